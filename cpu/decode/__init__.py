@@ -1,0 +1,1 @@
+"""From instruction bytes to records: tables generated from the rows, and the decoder that walks them."""

@@ -1,0 +1,60 @@
+"""What a processor needs of the machine around it, and why a run stops.
+
+The machine implements `Host`; the reference interpreter calls it directly, native code through callbacks whose
+addresses stand in `State[HOST_CALLS + n]` (jit/runtime.py installs them).
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Protocol
+
+
+class Exit(IntEnum):
+    """Why an accelerator's run() returned."""
+
+    NONE = 0
+    HALT = 1  # HLT with nothing to deliver
+    REQUEST = 2  # EXIT_REQUEST was seen; it is cleared by the accelerator
+    BUDGET = 3  # the instruction budget is used up
+    SHUTDOWN = 4  # triple fault; the chain stands in FAULT_CHAIN
+    UNIMPLEMENTED = 5  # EXIT_INFO: RIP, then 15 instruction bytes in two words, then form or 0
+    DEBUG = 6  # a debugger asked to stop here
+
+
+class Host(Protocol):
+    """One vCPU's door to the machine. All methods are called on the vCPU's thread."""
+
+    def mmio_read(self, address: int, size: int) -> int:
+        """Read `size` (1, 2, 4, 8) bytes of a physical address that is not RAM."""
+
+    def mmio_write(self, address: int, size: int, value: int) -> None:
+        """Write to a physical address that is not RAM."""
+
+    def port_read(self, port: int, size: int) -> int:
+        """IN of 1, 2 or 4 bytes."""
+
+    def port_write(self, port: int, size: int, value: int) -> None:
+        """OUT of 1, 2 or 4 bytes."""
+
+    def acknowledge_interrupt(self) -> int:
+        """The vector to deliver now, or -1; clears IRQ_PENDING when no further one is deliverable."""
+
+    def apic_msr_read(self, index: int) -> int | None:
+        """IA32_APIC_BASE, IA32_TSC_DEADLINE and x2APIC registers; None raises #GP."""
+
+    def apic_msr_write(self, index: int, value: int) -> bool:
+        """Write one of them; False raises #GP."""
+
+    def get_tpr(self) -> int:
+        """CR8: bits 7-4 of the task priority."""
+
+    def set_tpr(self, value: int) -> None:
+        """Write CR8 (0-15)."""
+
+    def read_tsc(self) -> int:
+        """The machine's time-stamp counter, before TSC_OFFSET."""
+
+
+# Callbacks of native code, in the order of State[HOST_CALLS + n]: all take and return 64-bit words.
+CALL_MMIO_READ, CALL_MMIO_WRITE, CALL_PORT_READ, CALL_PORT_WRITE, CALL_SERVICE = range(5)

@@ -1,0 +1,353 @@
+"""What instruction definitions see: operands, memory, flags, stack, control flow, on top of a builder.
+
+Rules of the contract. Reads see the state as it was when the instruction began. Register and flag writes are queued and
+committed when the definition returns. Stores happen at once, so they come after everything that can fault; with two stores
+the first probes the second's address (`probe_write`). `call` runs mechanism code, which reads and writes the state
+directly: an instruction that calls should leave the rest to it, and take its result with `value()`.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+from pyemu.cpu import flags as fl
+from pyemu.cpu.decode import record as rc
+from pyemu.cpu.ops import Form, Operand
+from pyemu.cpu.state import CC_DST, CC_SRC, CPL, CS, GPR, MXCSR, RSP, SEG_LIMIT, STACK_MASK, VALUE
+from pyemu.cpu.values import Builder, Value
+
+UD, NM, TS, NPV, SSV, GP, PF, MF, AC, XM, DE = 6, 7, 10, 11, 12, 13, 14, 16, 17, 19, 0
+READ, WRITE = 0, 1
+STACK_ACCESS = 4  # access through SS: #SS instead of #GP for a non-canonical address
+
+
+class Instruction(Builder):
+    """One instruction being executed (Concrete) or compiled (LLVM). `size` is its operand size in bytes (0 if irrelevant)."""
+
+    form: Form
+
+    @property
+    def size(self) -> int:
+        return self.form.size
+
+    @property
+    def width(self) -> int:
+        """Operand size in bits."""
+        return 8 * self.form.size
+
+    # ---- what a back end provides ---------------------------------------------------------------------
+    @abstractmethod
+    def state(self, index: int, width: int = 64) -> Value:
+        """The low `width` bits of State word `index` (width up to 512 reads the following words too)."""
+
+    @abstractmethod
+    def set_state(self, index: int, value: Value) -> None:
+        """Queue a write of the low bytes of State word `index` (any width that is a multiple of 8; others are kept)."""
+
+    @abstractmethod
+    def register(self, field: int, width: int) -> Value:
+        """The register whose byte offset stands in REGS field `field` (record.REG, RM, OP)."""
+
+    @abstractmethod
+    def set_register(self, field: int, value: Value) -> None:
+        """Queue a write of exactly value.width bits to that register."""
+
+    @abstractmethod
+    def record_word(self, index: int) -> Value:
+        """Word `index` of the record (IMM, DISP, IMM2, R_RIP, PACKED) as 64 bits."""
+
+    @abstractmethod
+    def record_field(self, word: int, shift: int, width: int) -> Value:
+        """A packed field of the record, as 64 bits."""
+
+    @abstractmethod
+    def register_number(self, field: int) -> Value:
+        """The number (not offset) in REGS field `field`, for segment, control and debug registers; 64 bits."""
+
+    @abstractmethod
+    def address_register(self, field: int) -> Value:
+        """The base or index register (record.BASE, INDEX_REG), 64 bits."""
+
+    @abstractmethod
+    def linear(self, offset: Value, size: int, access: int) -> Value:
+        """The linear address of `offset` in the instruction's memory segment, checked for `size` bytes."""
+
+    @abstractmethod
+    def load(self, linear: Value, width: int, access: int = READ) -> Value:
+        """Read memory at a linear address; exits on a fault. access=WRITE reads for modification."""
+
+    @abstractmethod
+    def store(self, linear: Value, value: Value) -> None:
+        """Write memory at a linear address; exits on a fault."""
+
+    @abstractmethod
+    def probe_write(self, linear: Value, size: int) -> None:
+        """Fault now if `size` bytes at `linear` cannot be written."""
+
+    @abstractmethod
+    def stack_linear(self, offset: int, size: int, access: int) -> Value:
+        """Linear address of `size` bytes at stack pointer + offset (wrapped to the stack's width)."""
+
+    @abstractmethod
+    def stack_linear_at(self, pointer: Value, size: int, access: int) -> Value:
+        """Linear address of `size` bytes at another offset in the stack segment (wrapped to the stack's width)."""
+
+    @abstractmethod
+    def fault_if(self, condition: Value, vector: int, error: int = 0) -> None:
+        """Raise an exception when the condition (width 1) holds."""
+
+    @abstractmethod
+    def call(self, function: Callable[..., int], *arguments: Value | int) -> None:
+        """Run mechanism `function(s, *arguments)`; nonzero means that a fault was raised, and exits."""
+
+    @abstractmethod
+    def jump(self, target: Value) -> None:
+        """Queue: continue at RIP `target`. The instruction's row has ends_block=True."""
+
+    @abstractmethod
+    def value(self, width: int = 64) -> Value:
+        """State[VALUE] as the last call() left it (width up to 128)."""
+
+    # ---- constants -----------------------------------------------------------------------------------------
+    def const(self, number: int, width: int | None = None) -> Value:
+        """A constant of the operand's width, or of the given one."""
+        return self.constant(number & ((1 << (width or self.width)) - 1), width or self.width)
+
+    # ---- operands ------------------------------------------------------------------------------------------
+    _FIELDS = {"reg": rc.REG, "rm": rc.RM, "op": rc.OP}
+
+    def field(self, operand: Operand) -> int:
+        """The REGS field of a register operand, for register() and set_register() at other widths."""
+        return self._FIELDS[operand.source]
+
+    def offset(self, operand: Operand) -> Value:
+        """The effective address (offset in its segment) of a memory operand, wrapped to the address size; 64 bits."""
+        if operand.kind == "moffs":
+            return self.record_word(rc.IMM)
+        index = self.address_register(rc.INDEX_REG) << self.record_field(rc.ADDRESS, rc.SCALE, 16)
+        total = self.address_register(rc.BASE) + index + self.record_word(rc.DISP)
+        return self.wrap_address(total)
+
+    def wrap_address(self, offset: Value) -> Value:
+        """An offset cut to the instruction's address size."""
+        size = self.record_field(rc.PACKED, rc.ADDRESS_SIZE, 8)
+        narrow = size.eq(4).select(offset & 0xFFFFFFFF, offset & 0xFFFF)
+        return size.eq(8).select(offset, narrow)
+
+    def address(self, operand: Operand, access: int = READ, displacement: int = 0, size: int | None = None) -> Value:
+        """The linear address of a memory operand (plus a constant), checked for `size` bytes."""
+        offset = self.offset(operand)
+        if displacement:
+            offset = self.wrap_address(offset + displacement)
+        return self.linear(offset, size or operand.size, access)
+
+    def read(self, operand: Operand) -> Value:
+        """The operand's value at its own width. Immediates are sign-extended where the table says so."""
+        kind, width = operand.kind, operand.width
+        if kind in ("reg", "xmm", "mm", "fixed"):
+            if operand.source == "fixed":
+                return self.state(GPR + operand.number, width)
+            return self.register(self._FIELDS[operand.source], width)
+        if operand.is_memory:
+            return self.load(self.address(operand), width)
+        if kind in ("imm", "rel"):
+            return self.record_word(rc.IMM2 if operand.source == "imm2" else rc.IMM).trunc(width)
+        if kind == "one":
+            return self.const(1, width)
+        if kind in ("seg", "cr", "dr"):
+            return self.number(operand)
+        raise ValueError(f"{self.form.name}: cannot read operand of kind {kind}")
+
+    def number(self, operand: Operand) -> Value:
+        """The number of a segment, control or debug register operand (64 bits)."""
+        if operand.source == "fixed":
+            return self.const(operand.number, 64)
+        return self.register_number(self._FIELDS[operand.source])
+
+    def modify(self, operand: Operand) -> tuple[Value, Callable[[Value], None]]:
+        """Read an operand that will be written: its value, and the function that writes it back.
+
+        A memory operand is checked for write access only, and computed once.
+        """
+        if not operand.is_memory:
+            return self.read(operand), lambda v: self.write(operand, v)
+        linear = self.address(operand, WRITE)
+        return self.load(linear, operand.width, WRITE), lambda v: self.store(linear, v)
+
+    def write(self, operand: Operand, value: Value) -> None:
+        """Write an operand. A 32-bit general register is zero-extended to 64; narrower ones merge."""
+        assert value.width == operand.width, f"{self.form.name}: {value.width} bits into {operand}"
+        if operand.is_memory:
+            self.store(self.address(operand, WRITE), value)
+            return
+        if operand.kind == "reg" and operand.size == 4:
+            value = value.zext(64)
+        if operand.source == "fixed":
+            self.set_state(GPR + operand.number, value)
+        else:
+            self.set_register(self._FIELDS[operand.source], value)
+
+    # ---- named registers -----------------------------------------------------------------------------------
+    def gpr(self, number: int, width: int | None = None) -> Value:
+        """The low bits of a general register, by default of the operand's width."""
+        return self.state(GPR + number, width or self.width)
+
+    def set_gpr(self, number: int, value: Value) -> None:
+        """Write a general register as an operand write would (32 bits zero-extend)."""
+        self.set_state(GPR + number, value.zext(64) if value.width == 32 else value)
+
+    # ---- flags -------------------------------------------------------------------------------------------------
+    def _result(self, result: Value) -> None:
+        self.set_state(CC_DST, result.sext(64))
+
+    def flags_logic(self, result: Value) -> None:
+        """CF = OF = AF = 0, the rest from the result."""
+        self._result(result)
+        self.set_state(CC_SRC, self.const(0, 64))
+
+    def flags_add(self, a: Value, b: Value, result: Value, carry: Value | None = None) -> None:
+        """All six after result = a + b + carry (carry of width 1, absent for 0)."""
+        cf = result.ult(a)
+        if carry is not None:
+            cf = cf | (carry & result.eq(a))
+        self.flags_set(result, cf, ((a ^ result) & (b ^ result)).sign(), a ^ b ^ result)
+
+    def flags_sub(self, a: Value, b: Value, result: Value, borrow: Value | None = None) -> None:
+        """All six after result = a - b - borrow."""
+        cf = a.ult(b)
+        if borrow is not None:
+            cf = cf | (borrow & a.eq(b))
+        self.flags_set(result, cf, ((a ^ b) & (a ^ result)).sign(), a ^ b ^ result)
+
+    def flags_set(self, result: Value, cf: Value, of: Value, adjust: Value | None = None) -> None:
+        """ZF SF PF from the result, CF and OF (width 1) as given, AF from bit 4 of `adjust` (0 if absent)."""
+        word = fl.place(cf, fl.CF) | fl.place(of, fl.OF)
+        if adjust is not None:
+            word = word | (adjust.resize(64) & fl.AF)
+        self._result(result)
+        self.set_state(CC_SRC, word)
+
+    def flags_only(self, **bits: Value) -> None:
+        """Replace the named flags (cf pf af zf sf of, width 1 each) and keep the others."""
+        masks = {"cf": fl.CF, "pf": fl.PF, "af": fl.AF, "zf": fl.ZF, "sf": fl.SF, "of": fl.OF}
+        if bits.keys() <= {"cf", "af", "of"}:
+            word = self.state(CC_SRC)
+            for name, bit in bits.items():
+                word = (word & ~masks[name]) | fl.place(bit, masks[name])
+            self.set_state(CC_SRC, word)
+            return
+        now = {"cf": self.cf, "pf": self.pf, "af": self.af, "zf": self.zf, "sf": self.sf, "of": self.of}
+        new = {name: bits[name] if name in bits else get() for name, get in now.items()}
+        word = fl.place(new["cf"], fl.CF) | fl.place(new["af"], fl.AF) | fl.place(new["of"], fl.OF)
+        word = word | fl.place(new["sf"], fl.SF) | (fl.place(new["pf"] ^ new["zf"], fl.PF))
+        self.set_state(CC_DST, (~new["zf"]).zext(64))
+        self.set_state(CC_SRC, word)
+
+    def cf(self) -> Value:
+        """CF now, width 1; likewise pf, af, zf, sf, of."""
+        return self.state(CC_SRC).bit(0)
+
+    def af(self) -> Value:
+        return self.state(CC_SRC).bit(4)
+
+    def of(self) -> Value:
+        return self.state(CC_SRC).bit(11)
+
+    def zf(self) -> Value:
+        return self.state(CC_DST).eq(0)
+
+    def sf(self) -> Value:
+        return fl.sign(self)
+
+    def pf(self) -> Value:
+        return fl.parity(self)
+
+    def condition(self, code: int) -> Value:
+        """Condition code 0-15 as width 1."""
+        return fl.condition(self, code)
+
+    # ---- stack ---------------------------------------------------------------------------------------------
+    def push(self, value: Value) -> None:
+        """Store below the stack pointer and move it."""
+        size = value.width // 8
+        self.store(self.stack_linear(-size, size, WRITE), value)
+        self.move_stack(-size)
+
+    def pop(self, width: int) -> Value:
+        """Read at the stack pointer and move it (queued: a write of RSP that follows wins)."""
+        value = self.load(self.stack_linear(0, width // 8, READ), width)
+        self.move_stack(width // 8)
+        return value
+
+    def move_stack(self, delta: int) -> None:
+        """Queue: add to the stack pointer within the stack's width."""
+        self.set_stack(self.state(GPR + RSP) + delta)
+
+    def set_stack(self, pointer: Value) -> None:
+        """Queue: a new stack pointer (64 bits, of which the stack's width counts)."""
+        old, mask = self.state(GPR + RSP), self.state(STACK_MASK)
+        self.set_state(GPR + RSP, mask.eq(0xFFFF).select(old & ~0xFFFF, 0) | (pointer & mask))
+
+    # ---- control -------------------------------------------------------------------------------------------
+    def rip(self) -> Value:
+        """RIP of this instruction."""
+        return self.record_word(rc.R_RIP)
+
+    def next_rip(self) -> Value:
+        """RIP of the next instruction, before truncation to the operand size."""
+        return self.rip() + self.record_field(rc.PACKED, rc.LENGTH, 8)
+
+    def jump_if(self, condition: Value, target: Value) -> None:
+        """Queue a conditional jump."""
+        self.jump(condition.select(target, self.next_rip()))
+
+    def narrow_rip(self, target: Value) -> Value:
+        """A branch target cut to the operand size."""
+        return target.trunc(self.width).zext(64)
+
+    def bad_target(self, target: Value) -> Value:
+        """May a near branch not go there: non-canonical in 64-bit mode, beyond the code segment otherwise?"""
+        if self.size == 8:
+            return (target.sar(47) + 1).ult(2) ^ 1
+        return self.state(SEG_LIMIT + CS).ult(target)
+
+    def jump_relative(self, condition: Value | None = None) -> None:
+        """Queue a jump by the immediate (when a condition holds); #GP(0) at this instruction for a bad target."""
+        target = self.narrow_rip(self.next_rip() + self.record_word(rc.IMM))
+        bad = self.bad_target(target)
+        if condition is None:
+            self.fault_if(bad, GP)
+            self.jump(target)
+        else:
+            self.fault_if(bad & condition, GP)
+            self.jump_if(condition, target)
+
+    def fault(self, vector: int, error: int = 0) -> None:
+        """Raise an exception unconditionally."""
+        self.fault_if(self.const(1, 1), vector, error)
+
+    def privileged(self) -> None:
+        """#GP(0) unless CPL is 0."""
+        self.fault_if(self.state(CPL).ne(0), GP)
+
+    def require_aligned(self, linear: Value, size: int) -> None:
+        """#GP(0) unless the address is a multiple of size (MOVAPS and the like)."""
+        self.fault_if((linear & (size - 1)).ne(0), GP)
+
+    # ---- SSE environment --------------------------------------------------------------------------------------
+    def mxcsr(self) -> Value:
+        """MXCSR, 32 bits."""
+        return self.state(MXCSR, 32)
+
+    def split_value(self) -> tuple[Value, Value]:
+        """State[VALUE] and State[VALUE + 1] as the last call() left them."""
+        return self.value(), self.value(128).bits(64, 64)
+
+    def argument(self, value: Any) -> Any:
+        """An int or Value as a 64-bit Value, for call()."""
+        return value.resize(64) if isinstance(value, Value) else self.const(value, 64)
+
+
+__all__ = ["Instruction", "VALUE"]

@@ -1,0 +1,571 @@
+"""Delivery of interrupts and exceptions, double and triple faults, and IRET (SDM 3, chapter 6; SDM 2, INT n and IRET).
+
+Mechanism subset.
+
+    software_interrupt(s, vector, kind, next_rip)   INT n (SOFTWARE), INT3 and INTO (TRAP_INSTRUCTION), ICEBP
+    deliver(s, vector, error, kind, rip)            one event; `rip` is what the handler will find as return address
+    deliver_fault(s)                                the exception noted in FAULT_*: 0, or 2 for shutdown
+    take_interrupts(s)                              NMI and external interrupts: 0 nothing, 1 delivered, 2 shutdown
+    iret(s, size, next_rip)
+
+The first four change s[RIP]; software_interrupt and iret also leave the new RIP in VALUE, for Instruction.jump().
+FAULT_CHAIN, two words an exception: VALID | error << 8 | vector, then the address for #PF, RIP for others.
+Not here: task switches (tasks.py), descriptor checks shared with RET (returns.py).
+"""
+
+from __future__ import annotations
+
+from pyemu.cpu import descriptors as ds
+from pyemu.cpu import flags as fl
+from pyemu.cpu import memory, mode, returns, segments, tasks
+from pyemu.cpu.faults import (
+    BENIGN,
+    CONTRIBUTORY_CLASS,
+    DB,
+    DF,
+    DOUBLE_FAULT_CLASS,
+    EXT,
+    GP,
+    IDT,
+    NMI,
+    NP,
+    PAGE_FAULT_CLASS,
+    PF,
+    TRAPS,
+    fault_class,
+    has_error_code,
+    raise_fault,
+)
+from pyemu.cpu.faults import SS as STACK_FAULT
+from pyemu.cpu.primitives import call_service, service
+from pyemu.cpu.state import (
+    CPL,
+    CR2,
+    CS,
+    DR,
+    DS,
+    ES,
+    FAULT_CHAIN,
+    FAULT_CR2,
+    FAULT_DR6,
+    FAULT_ERROR,
+    FAULT_VECTOR,
+    FLAGS,
+    FRAME,
+    FS,
+    GPR,
+    GS,
+    HALTED,
+    ICOUNT,
+    IDT_BASE,
+    IDT_LIMIT,
+    IRQ_PENDING,
+    M64,
+    MODE,
+    NMI_BLOCKED,
+    NMI_PENDING,
+    NO_FAULT,
+    RIP,
+    RSP,
+    SEG_LIMIT,
+    SEG_SEL,
+    SHADOW,
+    SS,
+    VALUE,
+    State,
+)
+
+# Kinds of events.
+HARDWARE, SOFTWARE, EXCEPTION, ICEBP, NONMASKABLE, TRAP_INSTRUCTION = 0, 1, 2, 3, 4, 5
+
+VALID = 1 << 63  # in FAULT_CHAIN
+CHAIN_WORDS = 8
+MOST_NESTED = 8  # deliveries in a row after which a guest that never gets anywhere is shut down
+DELIVERED, SHUTDOWN = 1, 2
+
+# Flags that IRET and POPF never touch, and those that need privilege (SDM 2, IRET).
+IRET_ALWAYS = fl.ARITHMETIC | fl.TF | fl.DF | fl.NT
+IRET_WIDE = fl.RF | fl.AC | fl.ID
+V86_FRAME = 9  # doublewords of an IRET to virtual-8086 mode
+
+
+# ---- deliver ------------------------------------------------------------------------------------------------
+def is_software(kind: int) -> int:
+    """1 for INT n, INT3 and INTO: gate privilege is checked and EXT is clear."""
+    return 1 if kind == SOFTWARE or kind == TRAP_INSTRUCTION else 0
+
+
+def pushed_flags(s: State, vector: int, kind: int) -> int:
+    """The RFLAGS image of the handler's frame: RF is set for faults, so that a breakpoint doesn't fire again."""
+    image = fl.eflags(s)
+    if kind == EXCEPTION and not (TRAPS >> vector) & 1:
+        return image | fl.RF
+    if is_software(kind):
+        return image & ~fl.RF
+    return image
+
+
+def clear_flags(s: State, interrupt_gate: int) -> int:
+    """TF, NT, VM, RF, and IF for an interrupt gate; the mode word is brought up to date by the caller."""
+    drop = fl.TF | fl.NT | fl.VM | fl.RF
+    if interrupt_gate:
+        drop |= fl.IF
+    s[FLAGS] = s[FLAGS] & ~drop
+    return 0
+
+
+def deliver_real(s: State, vector: int, kind: int, rip: int) -> int:
+    """Through the interrupt vector table (SDM 3, 20.1.4)."""
+    if vector * 4 + 3 > s[IDT_LIMIT]:
+        return raise_fault(s, GP, vector * 8 + IDT)
+    if memory.read(s, ds.wrap(s, s[IDT_BASE] + vector * 4), 4, memory.SYSTEM):
+        return 1
+    entry = s[VALUE]
+    s[FRAME] = pushed_flags(s, vector, kind)
+    s[FRAME + 1] = s[SEG_SEL + CS]
+    s[FRAME + 2] = rip
+    if segments.push_frame_here(s, 3, 2, 0):
+        return 1
+    segments.set_stack_pointer(s, s[VALUE])
+    clear_flags(s, 1)
+    s[FLAGS] = s[FLAGS] & ~fl.AC
+    segments.set_real(s, CS, entry >> 16)
+    s[RIP] = entry & 0xFFFF
+    return mode.update(s)
+
+
+def gate_code(s: State, selector: int, ext: int) -> int:
+    """Check the code segment of a gate; VALUE = its descriptor, marked accessed."""
+    if selector & 0xFFFC == 0:
+        return raise_fault(s, GP, ext)
+    if ds.fetch(s, selector, GP, ext):
+        return 1
+    d = s[VALUE]
+    attr = ds.attr_of(d)
+    error = ds.selector_error(selector, ext)
+    if not ds.is_code(attr) or ds.dpl_of(attr) > s[CPL]:
+        return raise_fault(s, GP, error)
+    if not attr & ds.P:
+        return raise_fault(s, NP, error)
+    if ds.long_mode(s) and attr & (ds.L | ds.DB) != ds.L:
+        return raise_fault(s, GP, error)
+    if ds.set_type_bits(s, selector, d, ds.ACCESSED):
+        return 1
+    s[VALUE] = d
+    return 0
+
+
+def gate_level(s: State, d: int) -> int:
+    """Privilege at which a gate's code segment will run."""
+    attr = ds.attr_of(d)
+    if ds.is_conforming(attr):
+        return int(s[CPL])
+    return ds.dpl_of(attr)
+
+
+def deliver_long(s: State, vector: int, error: int, kind: int, rip: int) -> int:
+    """Long mode: 16-byte gates, 64-bit handlers, aligned stacks, IST (SDM 3, 6.14)."""
+    ext = 0 if is_software(kind) else EXT
+    code = vector * 8 + IDT + ext
+    if vector * 16 + 15 > s[IDT_LIMIT]:
+        return raise_fault(s, GP, code)
+    if memory.read(s, (s[IDT_BASE] + vector * 16) & M64, 8, memory.SYSTEM):
+        return 1
+    gate = s[VALUE]
+    attr = ds.attr_of(gate)
+    kind_of_gate = attr & (ds.S | ds.TYPE)
+    if kind_of_gate != ds.INTERRUPT_GATE32 and kind_of_gate != ds.TRAP_GATE32:
+        return raise_fault(s, GP, code)
+    if is_software(kind) and ds.dpl_of(attr) < s[CPL]:
+        return raise_fault(s, GP, code)
+    if not attr & ds.P:
+        return raise_fault(s, NP, code)
+    if memory.read(s, (s[IDT_BASE] + vector * 16 + 8) & M64, 8, memory.SYSTEM):
+        return 1
+    offset = ds.gate_offset(gate) | (s[VALUE] & 0xFFFFFFFF) << 32
+    selector = ds.gate_selector(gate)
+    if gate_code(s, selector, ext):
+        return 1
+    d = s[VALUE]
+    if not mode.is_canonical(offset):
+        return raise_fault(s, GP, ext)
+    cpl = gate_level(s, d)
+    pointer = s[GPR + RSP]
+    ist = (gate >> 32) & 7
+    access = 0
+    if ist or cpl < s[CPL]:
+        if tasks.long_stack(s, cpl, ist, ext):
+            return 1
+        pointer = s[VALUE]
+        if not mode.is_canonical(pointer):
+            return raise_fault(s, STACK_FAULT, ext)
+        if cpl != 3:
+            access = memory.SYSTEM
+    s[FRAME] = s[SEG_SEL + SS]
+    s[FRAME + 1] = s[GPR + RSP]
+    s[FRAME + 2] = pushed_flags(s, vector, kind)
+    s[FRAME + 3] = s[SEG_SEL + CS]
+    s[FRAME + 4] = rip
+    s[FRAME + 5] = error
+    count = 6 if kind == EXCEPTION and has_error_code(vector) else 5
+    if segments.push_frame(s, 0, 0, 0, M64, pointer & ~15, count, 8, ext, access):
+        return 1
+    s[GPR + RSP] = s[VALUE]
+    if cpl != s[CPL]:
+        segments.set_null(s, SS, cpl)
+    clear_flags(s, 1 if kind_of_gate == ds.INTERRUPT_GATE32 else 0)
+    s[RIP] = offset
+    return segments.set_code(s, selector, d, cpl)
+
+
+def deliver_to_task(s: State, selector: int, vector: int, error: int, kind: int, rip: int) -> int:
+    """Through a task gate; the error code is pushed on the new task's stack."""
+    ext = 0 if is_software(kind) else EXT
+    if tasks.switch_task(s, selector, tasks.BY_INTERRUPT, rip, ext):
+        return 1
+    if kind == EXCEPTION and has_error_code(vector):
+        size = 4 if tasks.is_tss32(s) else 2
+        s[FRAME] = error
+        if segments.push_frame_here(s, 1, size, ext):
+            return 1
+        segments.set_stack_pointer(s, s[VALUE])
+    return 0
+
+
+def frame_of_v86(s: State) -> int:
+    """The first four words of a frame that leaves virtual-8086 mode."""
+    s[FRAME] = s[SEG_SEL + GS]
+    s[FRAME + 1] = s[SEG_SEL + FS]
+    s[FRAME + 2] = s[SEG_SEL + DS]
+    s[FRAME + 3] = s[SEG_SEL + ES]
+    return 4
+
+
+def frame_end(s: State, at: int, vector: int, error: int, kind: int, rip: int) -> int:
+    """FLAGS, CS, IP and the error code at FRAME + at; returns the number of words of the frame."""
+    s[FRAME + at] = pushed_flags(s, vector, kind)
+    s[FRAME + at + 1] = s[SEG_SEL + CS]
+    s[FRAME + at + 2] = rip
+    if kind == EXCEPTION and has_error_code(vector):
+        s[FRAME + at + 3] = error
+        return at + 4
+    return at + 3
+
+
+def deliver_protected(s: State, vector: int, error: int, kind: int, rip: int) -> int:
+    """Protected mode: 16-bit and 32-bit interrupt, trap and task gates; out of virtual-8086 mode too."""
+    ext = 0 if is_software(kind) else EXT
+    code = vector * 8 + IDT + ext
+    if kind == SOFTWARE and s[FLAGS] & fl.VM and s[FLAGS] & fl.IOPL != fl.IOPL:
+        return raise_fault(s, GP, 0)
+    if vector * 8 + 7 > s[IDT_LIMIT]:
+        return raise_fault(s, GP, code)
+    if memory.read(s, ds.wrap(s, s[IDT_BASE] + vector * 8), 8, memory.SYSTEM):
+        return 1
+    gate = s[VALUE]
+    attr = ds.attr_of(gate)
+    gate_type = attr & (ds.S | ds.TYPE)
+    wide = gate_type & 8
+    if gate_type != ds.TASK_GATE and gate_type & ~8 != ds.INTERRUPT_GATE16 and gate_type & ~8 != ds.TRAP_GATE16:
+        return raise_fault(s, GP, code)
+    if is_software(kind) and ds.dpl_of(attr) < s[CPL]:
+        return raise_fault(s, GP, code)
+    if not attr & ds.P:
+        return raise_fault(s, NP, code)
+    selector = ds.gate_selector(gate)
+    if gate_type == ds.TASK_GATE:
+        return deliver_to_task(s, selector, vector, error, kind, rip)
+    if gate_code(s, selector, ext):
+        return 1
+    d = s[VALUE]
+    cpl = gate_level(s, d)
+    from_v86 = s[FLAGS] & fl.VM
+    if from_v86 and cpl != 0:
+        return raise_fault(s, GP, ds.selector_error(selector, ext))
+    offset = ds.gate_offset(gate) if wide else gate & 0xFFFF
+    if offset > ds.limit_of(d):
+        return raise_fault(s, GP, ext)
+    size = 4 if wide else 2
+    if cpl < s[CPL]:
+        if tasks.inner_stack(s, cpl, ext):
+            return 1
+        stack = s[VALUE]
+        stack_selector = s[tasks.INNER_SELECTOR]
+        at = frame_of_v86(s) if from_v86 else 0
+        s[FRAME + at] = s[SEG_SEL + SS]
+        s[FRAME + at + 1] = s[GPR + RSP]
+        count = frame_end(s, at + 2, vector, error, kind, rip)
+        stack_attr = ds.attr_of(stack)
+        mask = segments.pointer_mask(s, stack_attr)
+        if segments.push_frame(
+            s, ds.base_of(stack), ds.limit_of(stack), stack_attr, mask, s[tasks.INNER_POINTER] & mask, count, size,
+            ds.selector_error(stack_selector, ext), memory.SYSTEM,
+        ):  # fmt: skip
+            return 1
+        pointer = s[VALUE]
+        segments.set_from_descriptor(s, SS, stack_selector, stack)
+        if from_v86:
+            segments.set_null(s, ES, 0)
+            segments.set_null(s, DS, 0)
+            segments.set_null(s, FS, 0)
+            segments.set_null(s, GS, 0)
+        clear_flags(s, 1 if gate_type & ~8 == ds.INTERRUPT_GATE16 else 0)
+        segments.set_code(s, selector, d, cpl)
+    else:
+        count = frame_end(s, 0, vector, error, kind, rip)
+        if segments.push_frame_here(s, count, size, ext):
+            return 1
+        pointer = s[VALUE]
+        clear_flags(s, 1 if gate_type & ~8 == ds.INTERRUPT_GATE16 else 0)
+        segments.set_code(s, selector, d, cpl)
+    segments.set_stack_pointer(s, pointer)
+    s[RIP] = offset
+    return 0
+
+
+def deliver(s: State, vector: int, error: int, kind: int, rip: int) -> int:
+    """Deliver one event; 0, or 1 with a fault of the delivery itself raised and nothing changed."""
+    if s[MODE] & mode.PROTECTED == 0:
+        return deliver_real(s, vector, kind, rip)
+    if ds.long_mode(s):
+        return deliver_long(s, vector, error, kind, rip)
+    return deliver_protected(s, vector, error, kind, rip)
+
+
+def software_interrupt(s: State, vector: int, kind: int, next_rip: int) -> int:
+    """INT n, INT3, INTO (whose condition the instruction tests) and ICEBP."""
+    if deliver(s, vector, 0, kind, next_rip):
+        return 1
+    s[VALUE] = s[RIP]
+    return 0
+
+
+# ---- exceptions, double and triple faults --------------------------------------------------------------
+def record_fault(s: State, count: int) -> int:
+    """Append the noted exception to FAULT_CHAIN, dropping the oldest when it is full; returns the new word count."""
+    if count == CHAIN_WORDS:
+        for n in range(CHAIN_WORDS - 2):
+            s[FAULT_CHAIN + n] = s[FAULT_CHAIN + n + 2]
+        count = CHAIN_WORDS - 2
+    s[FAULT_CHAIN + count] = VALID | (s[FAULT_ERROR] & 0xFFFFFFFF) << 8 | s[FAULT_VECTOR]
+    s[FAULT_CHAIN + count + 1] = s[FAULT_CR2] if s[FAULT_VECTOR] == PF else s[RIP]
+    return count + 2
+
+
+def combine(first: int, second: int) -> int:
+    """SDM 3, table 6-5: NO_FAULT for shutdown, DF for a double fault, else `second`, which is handled by itself."""
+    before = fault_class(first)
+    now = fault_class(second)
+    if before == BENIGN or now == BENIGN:
+        return second
+    if before == DOUBLE_FAULT_CLASS:
+        return NO_FAULT
+    if before == PAGE_FAULT_CLASS or now == CONTRIBUTORY_CLASS:
+        return DF
+    return second
+
+
+def before_delivery(s: State, vector: int) -> int:
+    """What happens however delivery ends: CR2, DR6 and DR7 (SDM 3, 18.2.3)."""
+    if vector == PF:
+        s[CR2] = s[FAULT_CR2]
+    elif vector == DB:
+        s[DR + 6] = s[DR + 6] | s[FAULT_DR6]
+        s[DR + 7] = s[DR + 7] & ~(1 << 13)
+        s[FAULT_DR6] = 0
+    return 0
+
+
+def deliver_fault(s: State) -> int:
+    """Deliver the noted exception, and those that its delivery raises: 0, or 2 for shutdown."""
+    for n in range(CHAIN_WORDS):
+        s[FAULT_CHAIN + n] = 0
+    count = record_fault(s, 0)
+    vector = s[FAULT_VECTOR]
+    for _ in range(MOST_NESTED):
+        before_delivery(s, vector)
+        error = s[FAULT_ERROR]
+        s[FAULT_VECTOR] = NO_FAULT
+        if deliver(s, vector, error, EXCEPTION, s[RIP]) == 0:
+            return 0
+        count = record_fault(s, count)
+        second = s[FAULT_VECTOR]
+        following = combine(vector, second)
+        if following == NO_FAULT:
+            s[FAULT_VECTOR] = NO_FAULT
+            return SHUTDOWN
+        if following == DF and second != DF:
+            if second == PF:
+                s[CR2] = s[FAULT_CR2]
+            s[FAULT_VECTOR] = DF
+            s[FAULT_ERROR] = 0
+            count = record_fault(s, count)
+        vector = following
+    s[FAULT_VECTOR] = NO_FAULT
+    return SHUTDOWN
+
+
+# ---- interrupts --------------------------------------------------------------------------------------------
+def _acknowledge(s: State, a: int, b: int) -> int:
+    return s.host.acknowledge_interrupt()
+
+
+ACKNOWLEDGE = service(_acknowledge)
+
+
+def can_take(s: State) -> int:
+    """1 if take_interrupts() would deliver something, as far as the processor can tell."""
+    if s[SHADOW] > s[ICOUNT]:
+        return 0
+    if s[NMI_PENDING] and not s[NMI_BLOCKED]:
+        return 1
+    return 1 if s[IRQ_PENDING] and s[FLAGS] & fl.IF else 0
+
+
+def take_interrupts(s: State) -> int:
+    """Between two instructions: deliver a waiting NMI or external interrupt. 0 nothing, 1 delivered, 2 shutdown."""
+    if s[SHADOW] > s[ICOUNT]:
+        return 0
+    vector = NMI
+    kind = NONMASKABLE
+    if s[NMI_PENDING] and not s[NMI_BLOCKED]:
+        s[NMI_PENDING] = 0
+        s[NMI_BLOCKED] = 1
+    elif s[IRQ_PENDING] and s[FLAGS] & fl.IF:
+        vector = call_service(s, ACKNOWLEDGE, 0, 0)
+        kind = HARDWARE
+        if vector > 0xFF:
+            return 0
+    else:
+        return 0
+    s[HALTED] = 0
+    s[SHADOW] = 0
+    if deliver(s, vector, 0, kind, s[RIP]):
+        if deliver_fault(s):
+            return SHUTDOWN
+    return DELIVERED
+
+
+# ---- IRET -----------------------------------------------------------------------------------------------------
+def restore_flags(s: State, image: int, size: int, cpl: int) -> int:
+    """RFLAGS from an IRET frame that was popped at privilege `cpl`."""
+    mask = IRET_ALWAYS
+    if size != 2:
+        mask |= IRET_WIDE
+    if cpl <= (s[FLAGS] >> 12) & 3:
+        mask |= fl.IF
+    if cpl == 0:
+        mask |= fl.IOPL
+        if size != 2:
+            mask |= fl.VIF | fl.VIP
+    return fl.set_eflags(s, image, mask)
+
+
+def finish_iret(s: State) -> int:
+    """The new mode, and RIP for Instruction.jump()."""
+    mode.update(s)
+    s[VALUE] = s[RIP]
+    return 0
+
+
+def iret_real(s: State, size: int) -> int:
+    """Real mode, and virtual-8086 mode with IOPL 3."""
+    if s[MODE] & mode.V86 and s[FLAGS] & fl.IOPL != fl.IOPL:
+        return raise_fault(s, GP, 0)
+    if segments.stack_read(s, 0, size):
+        return 1
+    offset = s[VALUE]
+    if segments.stack_read(s, size, size):
+        return 1
+    selector = s[VALUE] & 0xFFFF
+    if segments.stack_read(s, 2 * size, size):
+        return 1
+    image = s[VALUE]
+    if offset > s[SEG_LIMIT + CS]:
+        return raise_fault(s, GP, 0)
+    mask = IRET_ALWAYS | fl.IF
+    if size == 4:
+        mask |= IRET_WIDE
+    if s[MODE] & mode.V86 == 0:
+        mask |= fl.IOPL
+    segments.move_stack(s, 3 * size)
+    segments.set_real(s, CS, selector)
+    fl.set_eflags(s, image, mask)
+    s[RIP] = offset
+    return finish_iret(s)
+
+
+def iret_to_v86(s: State, offset: int, selector: int, image: int) -> int:
+    """From CPL 0 to virtual-8086 mode: ESP, SS, ES, DS, FS, GS follow the three words that were read."""
+    for n in range(3, V86_FRAME):
+        if segments.stack_read(s, 4 * n, 4):
+            return 1
+        s[FRAME + n] = s[VALUE]
+    if offset > 0xFFFF:
+        return raise_fault(s, GP, 0)
+    fl.set_eflags(s, image, 0x3F7FD5)
+    s[CPL] = 3
+    mode.update(s)
+    segments.set_real(s, CS, selector)
+    segments.set_real(s, SS, s[FRAME + 4])
+    segments.set_real(s, ES, s[FRAME + 5])
+    segments.set_real(s, DS, s[FRAME + 6])
+    segments.set_real(s, FS, s[FRAME + 7])
+    segments.set_real(s, GS, s[FRAME + 8])
+    s[GPR + RSP] = s[FRAME + 3]
+    s[RIP] = offset
+    return finish_iret(s)
+
+
+def iret_protected(s: State, size: int, next_rip: int) -> int:
+    """Protected, compatibility and 64-bit mode."""
+    if s[FLAGS] & fl.NT:
+        if ds.long_mode(s):
+            return raise_fault(s, GP, 0)
+        if tasks.return_from_task(s, next_rip):
+            return 1
+        return finish_iret(s)
+    if segments.stack_read(s, 0, size):
+        return 1
+    offset = s[VALUE]
+    if segments.stack_read(s, size, size):
+        return 1
+    selector = s[VALUE] & 0xFFFF
+    if segments.stack_read(s, 2 * size, size):
+        return 1
+    image = s[VALUE]
+    cpl = s[CPL]
+    if image & fl.VM and size == 4 and cpl == 0 and not ds.long_mode(s):
+        return iret_to_v86(s, offset, selector, image)
+    if returns.fetch_code(s, selector):
+        return 1
+    d = s[VALUE]
+    if s[MODE] & mode.CODE64 == 0 and selector & ds.RPL == cpl:
+        if segments.check_target(s, d, offset):
+            return 1
+        segments.move_stack(s, 3 * size)
+        segments.set_code(s, selector, d, cpl)
+    else:
+        if segments.stack_read(s, 3 * size, size):
+            return 1
+        pointer = s[VALUE]
+        if segments.stack_read(s, 4 * size, size):
+            return 1
+        stack_selector = s[VALUE] & 0xFFFF
+        if returns.fetch_stack(s, stack_selector, d, selector & ds.RPL):
+            return 1
+        stack = s[VALUE]
+        if segments.check_target(s, d, offset):
+            return 1
+        returns.enter(s, selector, d, stack_selector, stack, pointer)
+    restore_flags(s, image, size, cpl)
+    s[RIP] = offset
+    return finish_iret(s)
+
+
+def iret(s: State, size: int, next_rip: int) -> int:
+    """IRET, IRETD, IRETQ (size 2, 4, 8). NMIs are unblocked even if it faults (SDM 3, 6.7.1)."""
+    s[NMI_BLOCKED] = 0
+    if s[MODE] & (mode.PROTECTED | mode.V86) != mode.PROTECTED:
+        return iret_real(s, size)
+    return iret_protected(s, size, next_rip)

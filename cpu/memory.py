@@ -1,0 +1,158 @@
+"""Loads and stores at linear addresses, through the TLB. Mechanism subset.
+
+`read` and `write` return 0, or 1 with a fault raised; a value comes in State[VALUE]. They handle everything: misses, MMIO, ROM,
+accesses that cross a page, pages that hold translated code. Generated code repeats only the hit on plain RAM.
+"""
+
+from __future__ import annotations
+
+from pyemu.cpu import paging, physical, tlb
+from pyemu.cpu.primitives import code_page_written, mmio_read, mmio_write
+from pyemu.cpu.state import FAULT_VECTOR, M64, MMU, NO_FAULT, NO_PAGE, RAM_BASE, VALUE, State
+
+READ, WRITE, EXEC, STACK, SYSTEM = 0, paging.WRITE, paging.EXEC, paging.STACK, paging.SYSTEM
+
+
+def lookup(s: State, linear: int, access: int, mmu: int) -> int:
+    """Make sure that the TLB entry grants the access: 0, or 1 with the fault raised."""
+    e = tlb.entry(linear, mmu)
+    tag = s[e + (access & WRITE)]
+    if tag & tlb.PAGE == linear & tlb.PAGE and tag != tlb.INVALID:
+        return 0
+    return paging.fill(s, linear, access, mmu)
+
+
+def read_slow(s: State, linear: int, size: int, access: int) -> int:
+    """A read that missed the fast path."""
+    mmu = paging.mmu_index(s, access)
+    first = 0x1000 - (linear & 0xFFF)
+    if first < size:
+        return read_split(s, linear, size, access, first)
+    if lookup(s, linear, access, mmu):
+        return 1
+    e = tlb.entry(linear, mmu)
+    address = (linear + s[e + tlb.ADDEND] - s[RAM_BASE]) & M64
+    if size == 16:
+        if read_slow(s, linear + 8, 8, access):
+            return 1
+        s[VALUE + 1] = s[VALUE]
+        return read_slow(s, linear, 8, access)
+    if s[e + (access & WRITE)] & tlb.MMIO_FLAG:
+        s[VALUE] = mmio_read(s, address, size)
+    else:
+        s[VALUE] = physical.ram_read(s, address, size)
+    return 0
+
+
+def read_split(s: State, linear: int, size: int, access: int, first: int) -> int:
+    """A read across a page boundary: `first` bytes lie in the first page. Both pages are checked before a byte is read."""
+    mmu = paging.mmu_index(s, access)
+    if lookup(s, linear, access, mmu):
+        return 1
+    if lookup(s, (linear + first) & M64, access, mmu):
+        return 1
+    if size == 16:
+        if read_slow(s, (linear + 8) & M64, 8, access):
+            return 1
+        s[VALUE + 1] = s[VALUE]
+        return read_slow(s, linear, 8, access)
+    value = 0
+    for n in range(0, size):
+        if read_slow(s, (linear + n) & M64, 1, access):
+            return 1
+        value = value | s[VALUE] << (8 * n)
+    s[VALUE] = value
+    return 0
+
+
+def read(s: State, linear: int, size: int, access: int) -> int:
+    """Load 1, 2, 4, 8 or 16 bytes into State[VALUE] (and VALUE + 1)."""
+    if access & SYSTEM == 0 and size <= 8:
+        e = tlb.entry(linear, s[MMU])
+        if s[e + (access & WRITE)] == ((linear + size - 1) & tlb.PAGE):
+            s[VALUE] = physical.ram_read(s, (linear + s[e + tlb.ADDEND] - s[RAM_BASE]) & M64, size)
+            return 0
+    return read_slow(s, linear, size, access)
+
+
+def write_slow(s: State, linear: int, size: int, value: int, access: int) -> int:
+    """A write that missed the fast path."""
+    mmu = paging.mmu_index(s, access)
+    access = access | WRITE
+    first = 0x1000 - (linear & 0xFFF)
+    if first < size:
+        return write_split(s, linear, size, value, access, first)
+    if lookup(s, linear, access, mmu):
+        return 1
+    e = tlb.entry(linear, mmu)
+    address = (linear + s[e + tlb.ADDEND] - s[RAM_BASE]) & M64
+    tag = s[e + tlb.WRITE_TAG]
+    if tag & tlb.MMIO_FLAG:
+        return mmio_write(s, address, size, value)
+    if tag & tlb.CODE_FLAG:
+        if physical.kind(s, address) == physical.ROM:
+            return 0
+        code_page_written(s, address, size)
+    return physical.ram_write(s, address, size, value)
+
+
+def write_split(s: State, linear: int, size: int, value: int, access: int, first: int) -> int:
+    """A write across a page boundary; both pages are checked before a byte is written."""
+    mmu = paging.mmu_index(s, access)
+    if lookup(s, linear, access, mmu):
+        return 1
+    if lookup(s, (linear + first) & M64, access, mmu):
+        return 1
+    for n in range(0, size):
+        if write_slow(s, (linear + n) & M64, 1, (value >> (8 * n)) & 0xFF, access):
+            return 1
+    return 0
+
+
+def write(s: State, linear: int, size: int, value: int, access: int) -> int:
+    """Store 1, 2, 4 or 8 bytes."""
+    if access & SYSTEM == 0:
+        e = tlb.entry(linear, s[MMU])
+        if s[e + tlb.WRITE_TAG] == ((linear + size - 1) & tlb.PAGE):
+            return physical.ram_write(s, (linear + s[e + tlb.ADDEND] - s[RAM_BASE]) & M64, size, value)
+    return write_slow(s, linear, size, value, access)
+
+
+def write128(s: State, linear: int, low: int, high: int) -> int:
+    """Store 16 bytes, all or nothing."""
+    if probe(s, linear, 16, WRITE):
+        return 1
+    write(s, linear, 8, low, WRITE)
+    return write(s, (linear + 8) & M64, 8, high, WRITE)
+
+
+def probe(s: State, linear: int, size: int, access: int) -> int:
+    """0 if `size` bytes (at most a page) may be accessed, else 1 with the fault raised."""
+    mmu = paging.mmu_index(s, access)
+    if lookup(s, linear, access, mmu):
+        return 1
+    last = (linear + size - 1) & M64
+    if (last ^ linear) & tlb.PAGE:
+        return lookup(s, last & tlb.PAGE, access, mmu)
+    return 0
+
+
+def ram_page(s: State, linear: int, access: int) -> int:
+    """Physical address behind `linear` if it is RAM or ROM (RAM only, for a write) that may be accessed, else NO_PAGE: then
+    either a fault is raised (FAULT_VECTOR) or the access must go through read() and write()."""
+    mmu = paging.mmu_index(s, access)
+    if lookup(s, linear, access, mmu):
+        return NO_PAGE
+    e = tlb.entry(linear, mmu)
+    tag = s[e + (access & WRITE)]
+    address = (linear + s[e + tlb.ADDEND] - s[RAM_BASE]) & M64
+    if tag & tlb.MMIO_FLAG:
+        return NO_PAGE
+    if access & WRITE and physical.kind(s, address) != physical.RAM:
+        return NO_PAGE
+    return address
+
+
+def fault_pending(s: State) -> int:
+    """1 if a fault has been raised."""
+    return int(s[FAULT_VECTOR] != NO_FAULT)

@@ -1,0 +1,96 @@
+"""The mode word: everything about the processor's mode that decoding and translations depend on, in one word.
+
+`update(s)` recomputes it, and with it the MMU index and the stack mask, from the architectural registers. It runs after
+every change of CR0, CR4, EFER, CS, SS, CPL or EFLAGS.TF/VM/AC. IOPL, CR4.TSD/UMIP/FSGSBASE and IF are not in it:
+instructions read them when they run.
+"""
+
+from __future__ import annotations
+
+from pyemu.cpu.flags import AC, TF, VM
+from pyemu.cpu.state import CPL, CR0, CR4, CS, EFER, FLAGS, M64, MMU, MODE, SEG_ATTR, SS, STACK_MASK, State
+
+# Bits of s[MODE].
+CODE64 = 1 << 0  # 64-bit mode: EFER.LMA and CS.L
+CODE32 = 1 << 1  # CS.D: operands and addresses are 32 bits wide by default (0 in 64-bit mode)
+STACK32 = 1 << 2  # SS.B: the stack pointer is ESP (0 in 64-bit mode)
+CPL_SHIFT = 3  # bits 3-4: current privilege level
+PROTECTED = 1 << 5  # CR0.PE
+V86 = 1 << 6  # EFLAGS.VM
+TRAP = 1 << 7  # EFLAGS.TF: #DB after each instruction
+TASK_SWITCHED = 1 << 8  # CR0.TS
+EMULATE_FPU = 1 << 9  # CR0.EM
+MONITOR_FPU = 1 << 10  # CR0.MP
+NO_OSFXSR = 1 << 11  # CR4.OSFXSR is off: SSE raises #UD
+LONG_MODE = 1 << 12  # EFER.LMA: 64-bit or compatibility mode
+MMU_SHIFT = 13  # bits 13-14: s[MMU]
+ALIGN_CHECK = 1 << 15  # CR0.AM, EFLAGS.AC and CPL 3: misaligned data raises #AC
+NO_OSXSAVE = 1 << 16  # CR4.OSXSAVE is off: XSAVE and VEX instructions raise #UD
+
+# Values of s[MMU] (SDM 3, 4.6).
+MMU_SUPERVISOR, MMU_USER, MMU_SUPERVISOR_USER_PAGES = 0, 1, 2  # the last may reach user pages (EFLAGS.AC, or no SMAP)
+
+# Control register bits (SDM 3, 2.5) and IA32_EFER (SDM 4, table 2-2).
+CR0_PE, CR0_MP, CR0_EM, CR0_TS, CR0_NE = 1 << 0, 1 << 1, 1 << 2, 1 << 3, 1 << 5
+CR0_WP, CR0_AM, CR0_PG = 1 << 16, 1 << 18, 1 << 31
+CR4_VME, CR4_PVI, CR4_TSD, CR4_DE, CR4_OSFXSR = 1 << 0, 1 << 1, 1 << 2, 1 << 3, 1 << 9
+CR4_UMIP, CR4_FSGSBASE, CR4_OSXSAVE, CR4_SMAP = 1 << 11, 1 << 16, 1 << 18, 1 << 21
+EFER_SCE, EFER_LME, EFER_LMA, EFER_NXE = 1 << 0, 1 << 8, 1 << 10, 1 << 11
+ATTR_L, ATTR_DB = 1 << 13, 1 << 14  # of SEG_ATTR
+
+
+def update(s: State) -> int:
+    """Recompute MODE, MMU and STACK_MASK."""
+    cr0 = s[CR0]
+    cr4 = s[CR4]
+    rflags = s[FLAGS]
+    code = s[SEG_ATTR + CS]
+    if (cr0 & CR0_PE) == 0:
+        s[CPL] = 0
+    cpl = s[CPL]
+    mode = cpl << CPL_SHIFT
+    stack = 0xFFFF
+    if s[EFER] & EFER_LMA:
+        mode |= LONG_MODE
+    if mode & LONG_MODE and code & ATTR_L:
+        mode |= CODE64
+        stack = M64
+    else:
+        if code & ATTR_DB:
+            mode |= CODE32
+        if s[SEG_ATTR + SS] & ATTR_DB:
+            mode |= STACK32
+            stack = 0xFFFFFFFF
+    if cr0 & CR0_PE:
+        mode |= PROTECTED
+        if rflags & VM:
+            mode |= V86
+    if rflags & TF:
+        mode |= TRAP
+    if cr0 & CR0_TS:
+        mode |= TASK_SWITCHED
+    if cr0 & CR0_EM:
+        mode |= EMULATE_FPU
+    if cr0 & CR0_MP:
+        mode |= MONITOR_FPU
+    if (cr4 & CR4_OSFXSR) == 0:
+        mode |= NO_OSFXSR
+    if (cr4 & CR4_OSXSAVE) == 0:
+        mode |= NO_OSXSAVE
+    mmu = MMU_SUPERVISOR
+    if cpl == 3:
+        mmu = MMU_USER
+        if cr0 & CR0_AM and rflags & AC:
+            mode |= ALIGN_CHECK
+    elif rflags & AC or (cr4 & CR4_SMAP) == 0:
+        mmu = MMU_SUPERVISOR_USER_PAGES
+    s[MODE] = mode | (mmu << MMU_SHIFT)
+    s[MMU] = mmu
+    s[STACK_MASK] = stack
+    return 0
+
+
+def is_canonical(linear: int) -> int:
+    """1 if a 64-bit linear address is canonical for 48 bits (SDM 1, 3.3.7.1)."""
+    upper = linear >> 47
+    return 1 if upper == 0 or upper == 0x1FFFF else 0

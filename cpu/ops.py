@@ -1,0 +1,285 @@
+"""The table of instructions: rows, operands and the forms that they expand to.
+
+A row is written as a decorator on the function that defines the instruction (semantics/):
+
+    @op("01 /r", "Ev,Gv", flags="w", lock=True)
+    def add(i, dst, src): ...
+
+Encoding, as in SDM 2, chapter 3: hex bytes of the opcode, with `/r` (ModRM), `/0`../`7` (ModRM with that reg field),
+`+r` after the last byte (register in its low three bits), a full ModRM byte as an extra opcode byte where the table
+has one (`0F 01 F8`, `D9 E8`), a leading mandatory prefix `NP`, `66`, `F3`, `F2`, and `W0`/`W1` where REX.W selects.
+Operands, as in SDM 2, appendix A: an addressing letter and a type letter (`Ev`, `Gb`, `Iz`, `Wdq`), or a fixed
+register (`AL`, `rAX`, `CL`, `DX`, `1`).
+
+`flags` is what happens to CF PF AF ZF SF OF: "" nothing, "r" read, "w" all written, "m" some written (so all are also read).
+`undefined` names flags that the SDM leaves undefined. Not here: byte-level decoding (decode/), meaning (semantics/).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+Semantics = Callable[..., None]
+
+NP, P66, PF3, PF2, ANY = "NP", "66", "F3", "F2", ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the opcode table."""
+
+    encoding: str
+    operands: str
+    function: Semantics
+    name: str  # mnemonic
+    flags: str = ""
+    undefined: str = ""  # flags the SDM leaves undefined
+    modes: str = "any"  # "any", "64" (64-bit mode only), "legacy" (not in 64-bit mode)
+    default64: bool = False  # operand size is 64 in 64-bit mode unless 66 (d64) ...
+    force64: bool = False  # ... or always (f64)
+    lock: bool = False  # LOCK is allowed with a memory destination
+    rep: bool = False  # REP/REPE/REPNE mean repetition
+    ends_block: bool = False  # control leaves, or what follows may see another mode, mapping or interrupt state
+    sizes: tuple[int, ...] = ()  # operand sizes when no operand says so
+    feature: str = ""  # CPUID feature that announces it; #UD without
+    sets_rip: bool = False  # the mechanism it calls sets RIP in every case (far transfers, IRET, SYSCALL, INT)
+    extra: tuple[Any, ...] = ()  # static arguments passed to the function after the operands (condition code ...)
+
+
+@dataclass(frozen=True)
+class Operand:
+    """One operand of a form; everything here is known before the bytes are."""
+
+    kind: str  # "reg" "mem" "imm" "rel" "fixed" "seg" "cr" "dr" "xmm" "mm" "st" "far" "moffs" "one" "str"
+    size: int  # bytes
+    source: str  # "rm" "reg" "op" "imm" "imm2" or "fixed"
+    number: int = 0  # register number of a fixed operand
+
+    @property
+    def is_memory(self) -> bool:
+        return self.kind in ("mem", "moffs")
+
+    @property
+    def width(self) -> int:
+        """Size in bits."""
+        return 8 * self.size
+
+
+@dataclass(frozen=True)
+class Form:
+    """A row with operand size and register-or-memory decided: what gets one handler."""
+
+    number: int
+    row: Row
+    size: int  # operand size in bytes: 2, 4, 8 (1 for byte forms)
+    is_memory: bool  # ModRM names memory
+    operands: tuple[Operand, ...]
+
+    @property
+    def name(self) -> str:
+        """A unique symbol: mnemonic, operand kinds, size, number."""
+        kinds = "_".join(f"{o.kind}{o.width}" for o in self.operands)
+        return re.sub(r"\W", "", f"{self.row.name}_{kinds}_{self.size}_{self.number}")
+
+
+ROWS: list[Row] = []
+
+
+def op(encoding: str, operands: str = "", **attributes: Any) -> Callable[[Semantics], Semantics]:
+    """Add a row for the decorated function; several decorators give several rows."""
+
+    def decorate(function: Semantics) -> Semantics:
+        name = attributes.pop("name", function.__name__.rstrip("_"))
+        ROWS.append(Row(encoding, operands, function, name, **attributes))
+        return function
+
+    return decorate
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """A parsed encoding string."""
+
+    prefix: str  # NP 66 F3 F2 or "" for any
+    map: int  # 0 one byte, 1 0F, 2 0F38, 3 0F3A
+    opcode: int
+    plus_r: bool  # register in the opcode's low bits
+    digit: int  # /0../7, -1 for none
+    modrm: bool  # has a ModRM byte
+    modrm_byte: int  # exact ModRM byte, -1 for none
+    rex_w: int  # 0 or 1 required, -1 for either
+
+
+def parse_encoding(text: str) -> Encoding:
+    """Parse the notation described in the module's docstring; ValueError names what is wrong."""
+    tokens = text.split()
+    prefix, opcode_map, digit, modrm, rex_w, plus = "", 0, -1, False, -1, False
+    if tokens[0] in (NP, P66, PF3, PF2) and len(tokens) > 1:
+        prefix = tokens.pop(0)
+    code: list[int] = []
+    for token in tokens:
+        if token == "/r":
+            modrm = True
+        elif re.fullmatch(r"/[0-7]", token):
+            modrm, digit = True, int(token[1])
+        elif token in ("W0", "W1"):
+            rex_w = int(token[1])
+        elif match := re.fullmatch(r"([0-9A-F]{2})(\+r)?", token):
+            code.append(int(match[1], 16))
+            plus = plus or bool(match[2])
+        else:
+            raise ValueError(f"encoding {text!r}: unknown token {token!r}")
+    if code[0] == 0x0F and len(code) > 1:
+        code.pop(0)
+        opcode_map = 1
+        if code[0] in (0x38, 0x3A) and len(code) > 1:
+            opcode_map = 2 if code.pop(0) == 0x38 else 3
+    opcode, byte = code[0], -1
+    if len(code) == 2:
+        byte, modrm = code[1], True
+        if plus:  # D8 C0+i: eight ModRM bytes, i is the rm field
+            plus, byte, digit = False, -1, code[1] >> 3 & 7
+    elif len(code) > 2:
+        raise ValueError(f"encoding {text!r}: too many opcode bytes")
+    return Encoding(prefix, opcode_map, opcode, plus, digit, modrm, byte, rex_w)
+
+
+_FIXED = {
+    "AL": ("reg", 1, 0), "CL": ("reg", 1, 1), "AX": ("reg", 2, 0), "DX": ("reg", 2, 2), "eAX": ("reg", -2, 0),
+    "rAX": ("reg", -1, 0), "1": ("one", 1, 0), "ST0": ("st", 10, 0), "XMM0": ("xmm", 16, 0),
+    "ES": ("seg", 2, 0), "CS": ("seg", 2, 1), "SS": ("seg", 2, 2), "DS": ("seg", 2, 3), "FS": ("seg", 2, 4), "GS": ("seg", 2, 5),
+}  # fmt: skip
+_SIZES = {"b": 1, "w": 2, "d": 4, "q": 8, "dq": 16, "x": 16, "ps": 16, "pd": 16, "ss": 4, "sd": 8, "t": 10, "": 0}
+_VARIABLE = ("v", "z", "y", "p", "s", "a")
+
+
+def _type_size(kind: str, size: int, long: bool) -> int:
+    """Bytes of an operand type at operand size `size`; `long` for 64-bit mode where that matters."""
+    if kind == "v":
+        return size
+    if kind == "z":
+        return min(size, 4)
+    if kind == "y":
+        return 8 if size == 8 else 4
+    if kind == "p":
+        return size + 2
+    if kind == "s":
+        return 10 if long else 6
+    if kind == "a":
+        return 2 * size
+    return _SIZES[kind]
+
+
+def _operand(code: str, size: int, memory: bool, row: Row, plus_r: bool) -> Operand:
+    """Resolve one operand code at a given operand size."""
+    if code in _FIXED:
+        kind, width, number = _FIXED[code]
+        width = size if width == -1 else min(size, 4) if width == -2 else width
+        return Operand(kind, width, "fixed", number)
+    letter, rest = code[0], code[1:]
+    if letter == "I" and rest in ("b", "bs"):
+        return Operand("imm", size if rest == "bs" else 1, "imm")
+    if letter == "I" and rest == "b2":
+        return Operand("imm", 1, "imm2")
+    bytes_ = _type_size(rest, size, row.modes == "64")
+    if letter == "Z" or (letter == "G" and plus_r):
+        return Operand("reg", bytes_, "op")
+    match letter:
+        case "E":
+            return Operand("mem" if memory else "reg", bytes_, "rm")
+        case "G":
+            return Operand("reg", bytes_, "reg")
+        case "R":
+            return Operand("reg", bytes_, "rm")
+        case "M":
+            return Operand("mem", bytes_, "rm")
+        case "I":
+            return Operand("imm", bytes_ if rest != "z" else size, "imm")
+        case "J":
+            return Operand("rel", bytes_, "imm")
+        case "A":
+            return Operand("far", bytes_, "imm")
+        case "O":
+            return Operand("moffs", bytes_, "imm")
+        case "S":
+            return Operand("seg", 2, "reg")
+        case "C":
+            return Operand("cr", 8 if row.modes == "64" else 4, "reg")
+        case "D":
+            return Operand("dr", 8 if row.modes == "64" else 4, "reg")
+        case "V":
+            return Operand("xmm", 16, "reg")
+        case "W":
+            return Operand("mem" if memory else "xmm", bytes_ if memory else 16, "rm")
+        case "U":
+            return Operand("xmm", 16, "rm")
+        case "P":
+            return Operand("mm", 8, "reg")
+        case "Q":
+            return Operand("mem" if memory else "mm", bytes_ if memory else 8, "rm")
+        case "N":
+            return Operand("mm", 8, "rm")
+        case "T":
+            return Operand("st", 10, "rm")
+        case "X" | "Y":
+            return Operand("str", bytes_, letter)
+    raise ValueError(f"{row.encoding}: unknown operand {code!r}")
+
+
+def operand_sizes(row: Row) -> tuple[int, ...]:
+    """The operand sizes (2, 4, 8, or 0 for 'does not matter') that a row expands to."""
+    encoding = parse_encoding(row.encoding)
+    codes = [c for c in row.operands.split(",") if c]
+    variable = any(c[0] in "EGRMIJAOZXY" and c[1:] in (*_VARIABLE, "bs") or c in ("rAX", "eAX") for c in codes)
+    if row.sizes:
+        return row.sizes
+    if encoding.rex_w == 1:
+        return (8,)
+    if not variable:
+        return (0,)
+    sizes: tuple[int, ...] = (2, 4) if row.modes == "legacy" else (2, 4, 8)
+    if encoding.rex_w == 0:
+        sizes = tuple(s for s in sizes if s != 8)
+    if row.force64 and row.modes == "64":
+        return (8,)
+    if row.default64 and row.modes == "64":
+        return (2, 8)
+    return sizes
+
+
+def expand(row: Row, first: int) -> list[Form]:
+    """All forms of a row, numbered from `first`."""
+    encoding = parse_encoding(row.encoding)
+    codes = [c for c in row.operands.split(",") if c]
+    either = any(c[0] in "EWQ" for c in codes if c not in _FIXED)
+    only_memory = any(c[0] == "M" for c in codes)
+    choices = (False, True) if either else (only_memory,)
+    if encoding.modrm_byte >= 0:
+        choices = (False,)
+    forms = []
+    for size in operand_sizes(row):
+        for memory in choices:
+            operands = tuple(_operand(c, size, memory, row, encoding.plus_r) for c in codes)
+            forms.append(Form(first + len(forms), row, size, memory, operands))
+    return forms
+
+
+@dataclass
+class Table:
+    """Every form, in order; a form's number is its index."""
+
+    forms: list[Form] = field(default_factory=list)
+
+
+def build_table() -> Table:
+    """Expand all rows that the semantics modules have registered."""
+    from pyemu.cpu import semantics  # the rows register themselves on import
+
+    semantics.load()
+    table = Table()
+    for row in ROWS:
+        table.forms += expand(row, len(table.forms))
+    return table

@@ -1,0 +1,226 @@
+"""Address translation: the page walk of every paging mode, its checks, and TLB fills (SDM 3, chapter 4).
+
+Mechanism subset. A walk sets accessed and dirty bits as the processor does, and ends in State[WALK_PHYS] and
+State[WALK_RIGHTS], or in a raised page fault. Not here: the table itself (tlb.py), loads and stores (memory.py).
+"""
+
+from __future__ import annotations
+
+from pyemu.cpu import physical, tlb
+from pyemu.cpu.faults import GP, SS, raise_fault, raise_page_fault
+from pyemu.cpu.state import (
+    CPL,
+    CR0,
+    CR3,
+    CR4,
+    EFER,
+    M64,
+    MMU,
+    PDPTE,
+    RAM_BASE,
+    WALK_PHYS,
+    WALK_RIGHTS,
+    State,
+)
+
+# access bits
+WRITE = 1
+EXEC = 2
+STACK = 4  # #SS rather than #GP for a non-canonical address
+SYSTEM = 8  # implicit supervisor access, whatever CPL is
+
+CR0_WP, CR0_PG = 1 << 16, 1 << 31
+CR4_PSE, CR4_PAE, CR4_SMEP, CR4_SMAP = 1 << 4, 1 << 5, 1 << 20, 1 << 21
+EFER_LMA, EFER_NXE = 1 << 10, 1 << 11
+P, RW, US, A, D, PS, G = 1, 2, 4, 32, 64, 128, 256
+NX = 1 << 63
+ADDRESS_MASK = physical.PHYSICAL_MASK & ~0xFFF
+RESERVED_HIGH = ((1 << 52) - 1) & ~physical.PHYSICAL_MASK  # address bits above the physical width
+
+FETCH_MMIO = 1 << 63
+
+# page-fault error code (SDM 3, 4.7)
+E_P, E_W, E_U, E_RSVD, E_I = 1, 2, 4, 8, 16
+
+
+def canonical(address: int) -> int:
+    """1 if bits 63-47 are all equal."""
+    return int((address >> 47) == 0 or (address >> 47) == 0x1FFFF)
+
+
+def error_code(s: State, access: int, mmu: int) -> int:
+    """The bits of a page fault's error code that the access gives."""
+    error = E_W if access & WRITE else 0
+    if mmu == tlb.USER:
+        error = error | E_U
+    if access & EXEC and s[CR4] & CR4_SMEP:
+        error = error | E_I
+    if access & EXEC and s[EFER] & EFER_NXE and s[CR4] & CR4_PAE:
+        error = error | E_I
+    return error
+
+
+def entry_address(s: State, linear: int, level: int, table: int) -> int:
+    """Physical address of the entry for `linear` at a level (1 = page table) with 8-byte entries."""
+    return table + ((linear >> (3 + 9 * level)) & 0xFF8)
+
+
+def walk_long(s: State, linear: int, access: int, mmu: int, level: int, top: int) -> int:
+    """PAE (from the page directory) and 4-level walks: `level` levels from table `top`."""
+    table = top
+    rights = tlb.R_WRITE | tlb.R_USER
+    reserved = RESERVED_HIGH if s[EFER] & EFER_NXE else RESERVED_HIGH | NX
+    if not s[EFER] & EFER_LMA:
+        reserved = reserved | 0x7FF0000000000000
+    while True:
+        where = entry_address(s, linear, level, table)
+        e = physical.read(s, where, 8)
+        if not e & P:
+            return raise_page_fault(s, linear, error_code(s, access, mmu))
+        if e & reserved:
+            return raise_page_fault(s, linear, error_code(s, access, mmu) | E_P | E_RSVD)
+        if not e & RW:
+            rights = rights & ~tlb.R_WRITE
+        if not e & US:
+            rights = rights & ~tlb.R_USER
+        if e & NX:
+            rights = rights | tlb.R_NX
+        if level == 1 or (e & PS and level < 4):
+            if level > 1 and e & ((1 << (3 + 9 * level)) - 1) & 0xFFFFFFFFFFFFE000:
+                return raise_page_fault(s, linear, error_code(s, access, mmu) | E_P | E_RSVD)
+            return finish(s, linear, access, mmu, where, e, 8, level, rights)
+        if e & PS:
+            return raise_page_fault(s, linear, error_code(s, access, mmu) | E_P | E_RSVD)
+        if not e & A:
+            physical.write(s, where, 8, e | A)
+        table = e & ADDRESS_MASK
+        level = level - 1
+
+
+def page_mask(size: int, level: int) -> int:
+    """Bytes in a page of a level, minus one."""
+    if level == 1:
+        return 0xFFF
+    if size == 4:
+        return 0x3FFFFF
+    return (1 << (3 + 9 * level)) - 1
+
+
+def allowed(s: State, rights: int, access: int, mmu: int) -> int:
+    """1 if the rights of a page allow the access at an MMU index (SDM 3, 4.6.1)."""
+    user = rights & tlb.R_USER
+    if access & EXEC:
+        if rights & tlb.R_NX:
+            return 0
+        if mmu == tlb.USER:
+            return int(user != 0)
+        return int(not (user and s[CR4] & CR4_SMEP))
+    if mmu == tlb.USER:
+        if not user:
+            return 0
+        return int(not access & WRITE or rights & tlb.R_WRITE != 0)
+    if user and mmu == tlb.SUPERVISOR_SMAP:
+        return 0
+    return int(not access & WRITE or rights & tlb.R_WRITE != 0 or not s[CR0] & CR0_WP)
+
+
+def finish(s: State, linear: int, access: int, mmu: int, where: int, e: int, size: int, level: int, rights: int) -> int:
+    """The leaf entry is found: check rights, set A and D, and report the 4 KiB page."""
+    if not allowed(s, rights, access, mmu):
+        return raise_page_fault(s, linear, error_code(s, access, mmu) | E_P)
+    new = e | A
+    if access & WRITE:
+        new = new | D
+    if new != e:
+        physical.write(s, where, size, new)
+    if new & D:
+        rights = rights | tlb.R_DIRTY
+    if e & G and s[CR4] & 0x80:
+        rights = rights | tlb.R_GLOBAL
+    mask = page_mask(size, level)
+    base = e & ADDRESS_MASK
+    if level > 1:
+        rights = rights | tlb.R_LARGE
+        if size == 4:  # PSE-36: bits 20-13 are address bits 39-32
+            base = (e & 0xFFC00000) | ((e >> 13) & 0xFF) << 32
+    s[WALK_PHYS] = (base & ~mask) | (linear & mask & ~0xFFF)
+    s[WALK_RIGHTS] = rights
+    return 0
+
+
+def walk_32(s: State, linear: int, access: int, mmu: int) -> int:
+    """32-bit paging, two levels of 4-byte entries."""
+    where = (s[CR3] & 0xFFFFF000) + ((linear >> 20) & 0xFFC)
+    e = physical.read(s, where, 4)
+    if not e & P:
+        return raise_page_fault(s, linear, error_code(s, access, mmu))
+    rights = (tlb.R_WRITE if e & RW else 0) | (tlb.R_USER if e & US else 0)
+    if e & PS and s[CR4] & CR4_PSE:
+        if e & 0x200000:
+            return raise_page_fault(s, linear, error_code(s, access, mmu) | E_P | E_RSVD)
+        return finish(s, linear, access, mmu, where, e, 4, 2, rights)
+    if not e & A:
+        physical.write(s, where, 4, e | A)
+    where = (e & 0xFFFFF000) + ((linear >> 10) & 0xFFC)
+    e = physical.read(s, where, 4)
+    if not e & P:
+        return raise_page_fault(s, linear, error_code(s, access, mmu))
+    if not e & RW:
+        rights = rights & ~tlb.R_WRITE
+    if not e & US:
+        rights = rights & ~tlb.R_USER
+    return finish(s, linear, access, mmu, where, e, 4, 1, rights)
+
+
+def walk(s: State, linear: int, access: int, mmu: int) -> int:
+    """Translate; 0 with WALK_PHYS and WALK_RIGHTS set, or 1 with the fault raised."""
+    if not s[CR0] & CR0_PG:
+        s[WALK_PHYS] = linear & 0xFFFFF000
+        s[WALK_RIGHTS] = tlb.R_WRITE | tlb.R_USER | tlb.R_DIRTY | tlb.R_GLOBAL
+        return 0
+    if s[EFER] & EFER_LMA:
+        if not canonical(linear):
+            return raise_fault(s, SS if access & STACK else GP, 0)
+        return walk_long(s, linear, access, mmu, 4, s[CR3] & ADDRESS_MASK)
+    if s[CR4] & CR4_PAE:
+        pdpte = s[PDPTE + ((linear >> 30) & 3)]
+        if not pdpte & P:
+            return raise_page_fault(s, linear, error_code(s, access, mmu))
+        return walk_long(s, linear, access, mmu, 2, pdpte & ADDRESS_MASK)
+    return walk_32(s, linear, access, mmu)
+
+
+def mmu_index(s: State, access: int) -> int:
+    """The MMU index that an access uses."""
+    if access & SYSTEM:
+        return tlb.SUPERVISOR_SMAP if s[CR4] & CR4_SMAP else tlb.SUPERVISOR
+    if access & EXEC:
+        return tlb.USER if s[CPL] == 3 else tlb.SUPERVISOR
+    return s[MMU]
+
+
+def fill(s: State, linear: int, access: int, mmu: int) -> int:
+    """Walk and enter the page into the TLB; 0, or 1 with the fault raised."""
+    if walk(s, linear, access, mmu):
+        return 1
+    rights = s[WALK_RIGHTS]
+    paging = s[CR0] & CR0_PG
+    write_ok = allowed(s, rights, WRITE, mmu) or not paging
+    read_ok = allowed(s, rights, 0, mmu) or not paging
+    exec_ok = allowed(s, rights, EXEC, mmu) or not paging
+    tlb.fill(s, linear, mmu, s[WALK_PHYS], rights, read_ok, write_ok, exec_ok)
+    return 0
+
+
+def fetch_page(s: State, linear: int) -> int:
+    """Translate for an instruction fetch: 0 with the physical page in WALK_PHYS (plus FETCH_MMIO if it is not RAM or
+    ROM), or 1 with the fault raised."""
+    mmu = tlb.USER if s[CPL] == 3 else tlb.SUPERVISOR
+    e = tlb.entry(linear, mmu)
+    if s[e + tlb.EXEC_TAG] | tlb.MMIO_FLAG != (linear & tlb.PAGE) | tlb.MMIO_FLAG:
+        if fill(s, linear, EXEC, mmu):
+            return 1
+    s[WALK_PHYS] = ((linear & tlb.PAGE) + s[e + tlb.ADDEND] - s[RAM_BASE]) & M64
+    if s[e + tlb.EXEC_TAG] & tlb.MMIO_FLAG:
+        s[WALK_PHYS] = s[WALK_PHYS] | FETCH_MMIO
+    return 0

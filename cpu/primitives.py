@@ -1,0 +1,119 @@
+"""Primitives of mechanism code: what the subset cannot say itself.
+
+Each function here has a twin in jit/lowering.py that emits the same meaning as native code; tests run both.
+RAM is addressed by guest physical address and is not checked here: callers check (physical.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pyemu.cpu.state import M64, State
+
+
+def sext(value: int, bits: int) -> int:
+    """Sign-extend the low `bits` (constant, 1..64) of `value` to 64 bits."""
+    sign = 1 << (bits - 1)
+    return (((value & ((1 << bits) - 1)) ^ sign) - sign) & M64
+
+
+def signed_less(a: int, b: int) -> int:
+    """1 if a < b as signed 64-bit numbers."""
+    return int((a ^ (1 << 63)) < (b ^ (1 << 63)))
+
+
+def ram8(s: State, address: int) -> int:
+    """The byte of guest RAM at a physical address."""
+    return s.ram[address]
+
+
+def ram16(s: State, address: int) -> int:
+    """Two bytes of guest RAM, little-endian, any alignment; likewise ram32 and ram64."""
+    return int.from_bytes(s.ram[address : address + 2], "little")
+
+
+def ram32(s: State, address: int) -> int:
+    return int.from_bytes(s.ram[address : address + 4], "little")
+
+
+def ram64(s: State, address: int) -> int:
+    return int.from_bytes(s.ram[address : address + 8], "little")
+
+
+def set_ram8(s: State, address: int, value: int) -> int:
+    """Store the low byte of `value`; likewise set_ram16, set_ram32, set_ram64."""
+    s.ram[address] = value & 0xFF
+    return 0
+
+
+def set_ram16(s: State, address: int, value: int) -> int:
+    s.ram[address : address + 2] = (value & 0xFFFF).to_bytes(2, "little")
+    return 0
+
+
+def set_ram32(s: State, address: int, value: int) -> int:
+    s.ram[address : address + 4] = (value & 0xFFFFFFFF).to_bytes(4, "little")
+    return 0
+
+
+def set_ram64(s: State, address: int, value: int) -> int:
+    s.ram[address : address + 8] = (value & M64).to_bytes(8, "little")
+    return 0
+
+
+def ram_copy(s: State, destination: int, source: int, length: int) -> int:
+    """Copy `length` bytes of RAM between physical addresses whose ranges do not overlap."""
+    s.ram[destination : destination + length] = bytes(s.ram[source : source + length])
+    return 0
+
+
+def ram_fill(s: State, destination: int, byte: int, length: int) -> int:
+    """Fill `length` bytes of RAM with a byte."""
+    s.ram[destination : destination + length] = bytes([byte & 0xFF]) * length
+    return 0
+
+
+def mmio_read(s: State, address: int, size: int) -> int:
+    """Ask the machine for a device register."""
+    return s.host.mmio_read(address, size) & M64
+
+
+def mmio_write(s: State, address: int, size: int, value: int) -> int:
+    """Give the machine a device write."""
+    s.host.mmio_write(address, size, value)
+    return 0
+
+
+def port_read(s: State, port: int, size: int) -> int:
+    """IN."""
+    return s.host.port_read(port, size) & M64
+
+
+def port_write(s: State, port: int, size: int, value: int) -> int:
+    """OUT."""
+    s.host.port_write(port, size, value)
+    return 0
+
+
+SERVICES: list[Callable[[State, int, int], int]] = []
+
+
+def service(function: Callable[[State, int, int], int]) -> int:
+    """Register a Python function of (s, a, b) that native code may call; returns its number."""
+    SERVICES.append(function)
+    return len(SERVICES) - 1
+
+
+def call_service(s: State, number: int, a: int, b: int) -> int:
+    """Call a registered Python function: for what is rare enough to stay in Python in every back end."""
+    return SERVICES[number](s, a, b) & M64
+
+
+def code_page_written(s: State, address: int, size: int) -> int:
+    """A store is about to change `size` bytes that may hold translated code; the native twin drops what they touch."""
+    return 0
+
+
+def code_page_flag(s: State, page: int) -> int:
+    """Nonzero if translated code comes from this physical page. The reference interpreter translates nothing."""
+    return 0

@@ -1,0 +1,105 @@
+"""The reference interpreter: decodes and executes one instruction after another in plain Python.
+
+It has the same shape as the native loop (jit/loop.py) and calls the same mechanism code. Decoded instructions are kept by
+physical address and mode as long as their bytes stay the same.
+"""
+
+from __future__ import annotations
+
+from pyemu.cpu import interrupts, paging
+from pyemu.cpu import mode as md
+from pyemu.cpu.concrete import Concrete
+from pyemu.cpu.decode import record as rc
+from pyemu.cpu.decode.decoder import decode
+from pyemu.cpu.faults import raise_debug
+from pyemu.cpu.host import Exit, Host
+from pyemu.cpu.ops import build_table
+from pyemu.cpu.state import (
+    BUDGET,
+    CS,
+    EXIT_REQUEST,
+    FAULT_VECTOR,
+    FETCH_PHYS,
+    FETCH_PHYS2,
+    HALTED,
+    ICOUNT,
+    IRQ_PENDING,
+    MODE,
+    NMI_PENDING,
+    NO_FAULT,
+    NO_PAGE,
+    RECORD,
+    RIP,
+    SEG_BASE,
+    WALK_PHYS,
+    State,
+)
+
+DR6_BS = 1 << 14
+SHUTDOWN = 2  # from interrupts
+
+
+class Reference:
+    """Runs one vCPU in Python."""
+
+    def __init__(self, state: State, host: Host, ram: memoryview) -> None:
+        self.state = state
+        state.ram, state.host = ram, host
+        self.concrete = Concrete(state)
+        self.forms = build_table().forms
+        self.known: dict[tuple[int, int, int], tuple[bytes, list[int]]] = {}
+
+    def run(self) -> Exit:
+        """Execute until there is a reason to stop."""
+        s = self.state
+        while True:
+            if s[EXIT_REQUEST]:
+                s[EXIT_REQUEST] = 0
+                return Exit.REQUEST
+            if (s[IRQ_PENDING] or s[NMI_PENDING]) and interrupts.take_interrupts(s) == SHUTDOWN:
+                return Exit.SHUTDOWN
+            if s[HALTED]:
+                return Exit.HALT
+            if s[BUDGET] == 0:
+                return Exit.BUDGET
+            if self.step():
+                return Exit.SHUTDOWN
+
+    def step(self) -> int:
+        """Execute one instruction and deliver what it raises; nonzero for a triple fault."""
+        s = self.state
+        trap = s[MODE] & md.TRAP
+        words = self._fetch()
+        if words is not None:
+            form = self.forms[words[rc.PACKED] & 0xFFFF]
+            if self.concrete.execute(form, words) == 0:
+                s[ICOUNT] += 1
+                s[BUDGET] -= 1
+                if trap:
+                    raise_debug(s, DR6_BS)
+        if s[FAULT_VECTOR] != NO_FAULT:
+            return int(interrupts.deliver_fault(s) == SHUTDOWN)
+        return 0
+
+    def _fetch(self) -> list[int] | None:
+        """The record at RIP, or None with a fault raised."""
+        s = self.state
+        rip, mode = s[RIP], s[MODE]
+        linear = rip if mode & md.CODE64 else (rip + s[SEG_BASE + CS]) & 0xFFFFFFFF
+        if paging.fetch_page(s, linear):
+            return None
+        phys = s[WALK_PHYS] + (linear & 0xFFF)
+        near_end = (linear & 0xFFF) > 0xFF0 or phys >> 63
+        key = phys, rip, mode
+        if not near_end and (entry := self.known.get(key)) is not None:
+            code, words = entry
+            if s.ram[phys : phys + len(code)] == code:
+                return words
+        s[FETCH_PHYS], s[FETCH_PHYS2] = phys, NO_PAGE
+        if decode(s, rip, linear, mode & md.CODE64, (mode & md.CODE32) >> 1):
+            return None
+        words = s[RECORD : RECORD + rc.WORDS]
+        if not near_end:
+            length = words[rc.PACKED] >> rc.LENGTH & 0xFF
+            self.known[key] = bytes(s.ram[phys : phys + length]), words
+        return words

@@ -1,0 +1,140 @@
+"""Shifts and rotates (SDM 2: SAL/SAR/SHL/SHR, RCL/RCR/ROL/ROR, SHLD, SHRD).
+
+Counts are masked to 5 bits (6 for 64-bit operands); a masked count of 0 leaves all flags alone. Shifting by the width or
+more gives 0 in the builder's arithmetic, and so does a "negative" count, which is what makes the formulas below total.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pyemu.cpu import flags as fl
+from pyemu.cpu.instruction import Instruction
+from pyemu.cpu.ops import Operand, op
+from pyemu.cpu.state import CC_DST, CC_SRC
+from pyemu.cpu.values import Value
+
+
+def _count(i: Instruction, operand: Operand, width: int) -> Value:
+    """The masked count, as wide as the operand."""
+    return (i.read(operand) & (63 if width == 64 else 31)).resize(width)
+
+
+def _shift_flags(i: Instruction, count: Value, result: Value, cf: Value, of: Value) -> None:
+    """All flags after a shift, unless the count is 0."""
+    changed = count.ne(0)
+    i.set_state(CC_DST, changed.select(result.sext(64), i.state(CC_DST)))
+    i.set_state(CC_SRC, changed.select(fl.place(cf, fl.CF) | fl.place(of, fl.OF), i.state(CC_SRC)))
+
+
+def _rotate_flags(i: Instruction, changed: Value, cf: Value, of: Value) -> None:
+    """CF and OF after a rotate."""
+    i.flags_only(cf=changed.select(cf, i.cf()), of=changed.select(of, i.of()))
+
+
+def shl(i: Instruction, dst: Operand, by: Operand) -> None:
+    a, write = i.modify(dst)
+    count = _count(i, by, a.width)
+    result, carry = a << count, (a << (count - 1)).sign()
+    write(result)
+    _shift_flags(i, count, result, carry, carry ^ result.sign())
+
+
+def shr(i: Instruction, dst: Operand, by: Operand) -> None:
+    a, write = i.modify(dst)
+    count = _count(i, by, a.width)
+    result = a >> count
+    write(result)
+    _shift_flags(i, count, result, (a >> (count - 1)).bit(0), a.sign())
+
+
+def sar(i: Instruction, dst: Operand, by: Operand) -> None:
+    a, write = i.modify(dst)
+    count = _count(i, by, a.width)
+    result = a.sar(count)
+    write(result)
+    _shift_flags(i, count, result, a.sar(count - 1).bit(0), i.const(0, 1))
+
+
+def rol(i: Instruction, dst: Operand, by: Operand) -> None:
+    a, write = i.modify(dst)
+    count = _count(i, by, a.width)
+    turn = count & (a.width - 1)
+    result = (a << turn) | (a >> (i.const(a.width, a.width) - turn))
+    write(result)
+    _rotate_flags(i, count.ne(0), result.bit(0), result.bit(0) ^ result.sign())
+
+
+def ror(i: Instruction, dst: Operand, by: Operand) -> None:
+    a, write = i.modify(dst)
+    count = _count(i, by, a.width)
+    turn = count & (a.width - 1)
+    result = (a >> turn) | (a << (i.const(a.width, a.width) - turn))
+    write(result)
+    _rotate_flags(i, count.ne(0), result.sign(), result.sign() ^ result.bit(a.width - 2))
+
+
+def _count_through_carry(i: Instruction, operand: Operand, width: int) -> Value:
+    """The count modulo the bits that turn: the operand's and CF."""
+    count = _count(i, operand, width)
+    return count.urem(width + 1) if width < 32 else count
+
+
+def rcl(i: Instruction, dst: Operand, by: Operand) -> None:
+    a, write = i.modify(dst)
+    count, carry = _count_through_carry(i, by, a.width), i.cf().zext(a.width)
+    result = (a << count) | (carry << (count - 1)) | (a >> (i.const(a.width + 1, a.width) - count))
+    write(result)
+    out = (a >> (i.const(a.width, a.width) - count)).bit(0)
+    _rotate_flags(i, count.ne(0), out, out ^ result.sign())
+
+
+def rcr(i: Instruction, dst: Operand, by: Operand) -> None:
+    a, write = i.modify(dst)
+    count, carry = _count_through_carry(i, by, a.width), i.cf().zext(a.width)
+    left = i.const(a.width, a.width) - count
+    result = (a >> count) | (carry << left) | (a << (left + 1))
+    write(result)
+    _rotate_flags(i, count.ne(0), (a >> (count - 1)).bit(0), result.sign() ^ result.bit(a.width - 2))
+
+
+Shift = Callable[[Instruction, Operand, Operand], None]
+
+
+def _group2(digit: int, function: Shift, undefined: str) -> None:
+    """The six encodings of one operation of group 2; `undefined` flags apart from OF, which is defined for count 1 only."""
+    rotate = function in (rol, ror, rcl, rcr)
+    op(f"D0 /{digit}", "Eb,1", flags="m" if rotate else "w", undefined=undefined)(function)
+    op(f"D1 /{digit}", "Ev,1", flags="m" if rotate else "w", undefined=undefined)(function)
+    op(f"C0 /{digit}", "Eb,Ib", flags="m", undefined=undefined + "O")(function)
+    op(f"C1 /{digit}", "Ev,Ib", flags="m", undefined=undefined + "O")(function)
+    op(f"D2 /{digit}", "Eb,CL", flags="m", undefined=undefined + "O")(function)
+    op(f"D3 /{digit}", "Ev,CL", flags="m", undefined=undefined + "O")(function)
+
+
+_ROTATES: tuple[Shift, ...] = (rol, ror, rcl, rcr)
+for _digit, _function in enumerate(_ROTATES):
+    _group2(_digit, _function, "")
+for _digit, _function in ((4, shl), (5, shr), (6, shl), (7, sar)):
+    _group2(_digit, _function, "A")
+
+
+@op("0F A4 /r", "Ev,Gv,Ib", flags="m", undefined="OA")
+@op("0F A5 /r", "Ev,Gv,CL", flags="m", undefined="OA")
+def shld(i: Instruction, dst: Operand, src: Operand, by: Operand) -> None:
+    a, write = i.modify(dst)
+    count = _count(i, by, a.width)
+    left = i.const(a.width, a.width) - count
+    result = (a << count) | (i.read(src) >> left)
+    write(result)
+    _shift_flags(i, count, result, (a >> left).bit(0), (a ^ result).sign())
+
+
+@op("0F AC /r", "Ev,Gv,Ib", flags="m", undefined="OA")
+@op("0F AD /r", "Ev,Gv,CL", flags="m", undefined="OA")
+def shrd(i: Instruction, dst: Operand, src: Operand, by: Operand) -> None:
+    a, write = i.modify(dst)
+    count = _count(i, by, a.width)
+    result = (a >> count) | (i.read(src) << (i.const(a.width, a.width) - count))
+    write(result)
+    _shift_flags(i, count, result, (a >> (count - 1)).bit(0), (a ^ result).sign())

@@ -1,0 +1,103 @@
+"""What the MMX and SSE families share: when the units may be used, operands with their alignment, and small lane tools."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pyemu.cpu.instruction import MF, NM, READ, UD, WRITE, Instruction
+from pyemu.cpu.mode import EMULATE_FPU, NO_OSFXSR, TASK_SWITCHED
+from pyemu.cpu.ops import Operand
+from pyemu.cpu.state import FSW, FTW, MODE
+from pyemu.cpu.values import Value
+
+Unary = Callable[[Value], Value]
+Binary = Callable[[Value, Value], Value]
+Vector = Callable[[Instruction, Value, Value], Value]  # whole registers, of 64 or 128 bits
+
+FSW_ES, FSW_TOP = 1 << 7, 7 << 11  # SDM 1, 8.1.3
+MMX_EXPONENT = 0xFFFF  # sign and exponent of an x87 register after an MMX write (SDM 3, 12.2)
+
+
+# ---- availability --------------------------------------------------------------------------------------------
+def use_sse(i: Instruction) -> None:
+    """#UD without CR4.OSFXSR or with CR0.EM, #NM with CR0.TS (SDM 3, table 13-1)."""
+    mode = i.state(MODE)
+    i.fault_if((mode & (EMULATE_FPU | NO_OSFXSR)).ne(0), UD)
+    i.fault_if((mode & TASK_SWITCHED).ne(0), NM)
+
+
+def use_mmx(i: Instruction) -> None:
+    """#UD, #NM or a pending #MF; then the x87 stack is taken over: TOP = 0 and all registers valid (SDM 3, 12.2)."""
+    mode, status = i.state(MODE), i.state(FSW)
+    i.fault_if((mode & EMULATE_FPU).ne(0), UD)
+    i.fault_if((mode & TASK_SWITCHED).ne(0), NM)
+    i.fault_if((status & FSW_ES).ne(0), MF)
+    i.set_state(FSW, status & ~FSW_TOP)
+    i.set_state(FTW, i.const(0xFF, 64))
+
+
+# ---- operands ------------------------------------------------------------------------------------------------
+def source(i: Instruction, operand: Operand) -> Value:
+    """Read an operand; one of 16 bytes in memory must be aligned."""
+    if operand.is_memory and operand.size == 16:
+        linear = i.address(operand, READ)
+        i.require_aligned(linear, 16)
+        return i.load(linear, 128)
+    return i.read(operand)
+
+
+def store_aligned(i: Instruction, operand: Operand, value: Value) -> None:
+    """Write a 16-byte operand, which must be aligned in memory."""
+    if operand.is_memory:
+        linear = i.address(operand, WRITE)
+        i.require_aligned(linear, 16)
+        i.store(linear, value)
+    else:
+        i.write(operand, value)
+
+
+def set_low(i: Instruction, operand: Operand, value: Value) -> None:
+    """Write the low bits of an XMM register and keep the others."""
+    i.set_register(i.field(operand), value)
+
+
+def set_mm(i: Instruction, operand: Operand, value: Value) -> None:
+    """Write an MMX register, and with it the upper part of the x87 register that it lies in."""
+    i.set_register(i.field(operand), i.join((value, i.const(MMX_EXPONENT, 64))))
+
+
+# ---- lanes ---------------------------------------------------------------------------------------------------
+def lanes(i: Instruction, value: Value, lane: int) -> list[Value]:
+    """All lanes, lowest first."""
+    return [i.lane(value, lane, number) for number in range(value.width // lane)]
+
+
+def broadcast(i: Instruction, value: Value, width: int) -> Value:
+    """A vector of `width` bits with the value in every lane."""
+    return i.join([value] * (width // value.width))
+
+
+def each(lane: int, function: Binary) -> Vector:
+    """The vector operation that does `function` in every lane."""
+    return lambda i, a, b: i.map(lane, function, a, b)
+
+
+def each_one(lane: int, function: Unary) -> Vector:
+    """The same for a function of the source alone."""
+    return lambda i, a, b: i.map(lane, function, b)
+
+
+def clamp(value: Value, low: int, high: int) -> Value:
+    """The nearest signed number between two."""
+    value = value.slt(low).select(low, value)
+    return value.slt(high).select(value, high)
+
+
+def saturate_signed(value: Value, width: int) -> Value:
+    """Narrow to `width` bits with signed saturation."""
+    return clamp(value, -(1 << (width - 1)), (1 << (width - 1)) - 1).trunc(width)
+
+
+def saturate_unsigned(value: Value, width: int) -> Value:
+    """Narrow a signed number to `width` bits with unsigned saturation."""
+    return clamp(value, 0, (1 << width) - 1).trunc(width)

@@ -1,0 +1,123 @@
+"""The software TLB: one direct-mapped table for each MMU index, the same in every back end.
+
+An entry is four words: read tag, write tag, exec tag, addend. A tag is the page's linear address, with flag bits in its low
+12 that make it differ from any page address where the inline check must not succeed; INVALID grants nothing. Host address =
+linear + addend (RAM, ROM); for MMIO the same formula minus RAM_BASE gives the physical address. Mechanism subset.
+
+MMU indices: 0 supervisor that SMAP keeps off user pages, 1 user, 2 supervisor that may touch them.
+"""
+
+from __future__ import annotations
+
+from pyemu.cpu import physical
+from pyemu.cpu.primitives import code_page_flag
+from pyemu.cpu.state import (
+    LARGE_HIGH,
+    LARGE_LOW,
+    M64,
+    MMU_COUNT,
+    RAM_BASE,
+    TLB,
+    TLB_ENTRIES,
+    TLB_ENTRY_WORDS,
+    TLB_LOG,
+    TLB_LOG_COUNT,
+    TLB_LOG_SIZE,
+    State,
+)
+
+SUPERVISOR_SMAP, USER, SUPERVISOR = 0, 1, 2
+INVALID = M64
+MMIO_FLAG = 2  # not RAM: every access goes through the machine
+CODE_FLAG = 4  # on a write tag: the page holds translated code, or is ROM
+PAGE = 0xFFFFFFFFFFFFF000
+
+READ_TAG, WRITE_TAG, EXEC_TAG, ADDEND = 0, 1, 2, 3
+
+# rights of a walk (State[WALK_RIGHTS])
+R_WRITE = 1  # the page tables allow writes
+R_USER = 2  # user page
+R_NX = 4  # not executable
+R_GLOBAL = 8
+R_DIRTY = 16  # D is set, so a write need not walk again
+R_LARGE = 32
+
+
+def entry(linear: int, mmu: int) -> int:
+    """Word index of the entry that serves a linear address."""
+    return TLB + mmu * (TLB_ENTRIES * TLB_ENTRY_WORDS) + ((linear >> 12) & (TLB_ENTRIES - 1)) * TLB_ENTRY_WORDS
+
+
+def clear_entry(s: State, e: int) -> int:
+    """Make one entry grant nothing."""
+    s[e + READ_TAG] = INVALID
+    s[e + WRITE_TAG] = INVALID
+    s[e + EXEC_TAG] = INVALID
+    return 0
+
+
+def flush_all(s: State) -> int:
+    """Drop every entry, global ones too."""
+    for e in range(TLB, TLB + MMU_COUNT * TLB_ENTRIES * TLB_ENTRY_WORDS, TLB_ENTRY_WORDS):
+        clear_entry(s, e)
+    s[TLB_LOG_COUNT] = 0
+    s[LARGE_LOW] = 0
+    s[LARGE_HIGH] = 0
+    return 0
+
+
+def flush(s: State) -> int:
+    """Drop the non-global entries (MOV to CR3)."""
+    if s[TLB_LOG_COUNT] > TLB_LOG_SIZE:
+        return flush_all(s)
+    for i in range(0, s[TLB_LOG_COUNT]):
+        clear_entry(s, s[TLB_LOG + i])
+    s[TLB_LOG_COUNT] = 0
+    return 0
+
+
+def flush_page(s: State, linear: int) -> int:
+    """INVLPG: drop a page's entries; all of them where large pages have been seen on that side of the address space."""
+    if s[LARGE_HIGH if linear >> 63 else LARGE_LOW]:
+        return flush_all(s)
+    for mmu in range(0, MMU_COUNT):
+        clear_entry(s, entry(linear, mmu))
+    return 0
+
+
+def fill(s: State, linear: int, mmu: int, page: int, rights: int, user_ok: int, write_ok: int, exec_ok: int) -> int:
+    """Write the entry for a walked page; returns its word index."""
+    e = entry(linear, mmu)
+    tag = linear & PAGE
+    where = physical.kind(s, page)
+    if where == physical.MMIO:
+        tag = tag | MMIO_FLAG
+    s[e + READ_TAG] = tag if user_ok else INVALID
+    s[e + EXEC_TAG] = tag if exec_ok else INVALID
+    if write_ok and rights & R_DIRTY:
+        if where == physical.ROM:
+            tag = tag | CODE_FLAG
+        elif where == physical.RAM and code_page_flag(s, page):
+            tag = tag | CODE_FLAG
+        s[e + WRITE_TAG] = tag
+    else:
+        s[e + WRITE_TAG] = INVALID
+    s[e + ADDEND] = (s[RAM_BASE] + page - (linear & PAGE)) & M64
+    if not rights & R_GLOBAL:
+        n = s[TLB_LOG_COUNT]
+        if n < TLB_LOG_SIZE:
+            s[TLB_LOG + n] = e
+        s[TLB_LOG_COUNT] = n + 1
+    if rights & R_LARGE:
+        s[LARGE_HIGH if linear >> 63 else LARGE_LOW] = 1
+    return e
+
+
+def protect_code_page(s: State, page: int) -> int:
+    """Make writes to a physical page take the slow path, in entries that exist already: it now holds translated code."""
+    host = (s[RAM_BASE] + page) & M64
+    for e in range(TLB, TLB + MMU_COUNT * TLB_ENTRIES * TLB_ENTRY_WORDS, TLB_ENTRY_WORDS):
+        tag = s[e + WRITE_TAG]
+        if tag != INVALID and ((tag & PAGE) + s[e + ADDEND]) & M64 == host:
+            s[e + WRITE_TAG] = tag | CODE_FLAG
+    return 0

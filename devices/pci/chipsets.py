@@ -1,0 +1,227 @@
+"""The chipsets' own PCI functions: i440FX host bridge with PIIX3 and the PIIX4 PM function, Q35 host bridge with ICH9
+LPC.
+
+References: Intel 82441FX (290549), 82371FB/SB PIIX3 (290550) section 2, 82371AB PIIX4 (290562) section 7; Intel 3
+Series Express Chipset MCH (316966) section 5; ICH9 (316972) section 13. A guest may be started without firmware, so
+the functions come up as firmware would leave them: PM registers, ECAM window and PIRQ routes are already set. Not
+there: shadowing of BIOS memory (the PAM registers just store; that range is always RAM), SMM memory, the integrated
+IDE, USB and SMBus functions.
+"""
+
+from collections.abc import Callable, Sequence
+
+from pyemu.devices.interfaces import IrqLine
+from pyemu.devices.pci.function import (
+    COMMAND,
+    COMMAND_IO,
+    COMMAND_MASTER,
+    COMMAND_MEMORY,
+    CONFIG_SIZE,
+    HEADER_SIZE,
+    INTERRUPT_LINE,
+    STATUS,
+    PciFunction,
+)
+
+INTEL = 0x8086
+CLASS_HOST_BRIDGE, CLASS_ISA_BRIDGE, CLASS_OTHER_BRIDGE = 0x060000, 0x060100, 0x068000
+QEMU_SUBSYSTEM_VENDOR, QEMU_SUBSYSTEM = 0x1AF4, 0x1100
+
+PIRQ_DISABLED = 0x80
+PIRQ_ROUTABLE = (3, 4, 5, 6, 7, 9, 10, 11, 12, 14, 15)  # PIIX3 2.3.3
+PIIX_PIRQ, ICH9_PIRQ_LOW, ICH9_PIRQ_HIGH = 0x60, 0x60, 0x68
+PIIX4_PMBASE, PIIX4_PMBASE_MASK, PIIX4_PMREGMISC, PIIX4_PM_ENABLE = 0x40, 0xFFC0, 0x80, 0x01
+Q35_PCIEXBAR, Q35_PCIEXBAR_ENABLE = 0x60, 0x01
+Q35_ECAM_SIZES = (256 << 20, 128 << 20, 64 << 20)  # field 2:1 (MCH 5.1.18); 3 is reserved
+ICH9_PMBASE, ICH9_PMBASE_MASK, ICH9_ACPI_CONTROL, ICH9_ACPI_ENABLE = 0x40, 0xFF80, 0x44, 0x80
+SCI_IRQ = 9
+
+
+class _ChipsetFunction(PciFunction):
+    """Registers above the header keep what is written unless a class says otherwise."""
+
+    def __init__(self, device: int, class_code: int, revision: int = 0, pin: int = 0) -> None:
+        super().__init__(
+            INTEL,
+            device,
+            class_code,
+            revision=revision,
+            subsystem_vendor=QEMU_SUBSYSTEM_VENDOR,
+            subsystem=QEMU_SUBSYSTEM,
+            pin=pin,
+        )
+        for offset in range(HEADER_SIZE, CONFIG_SIZE):
+            self.make_writable(offset, 1)
+
+
+class I440fx(_ChipsetFunction):
+    """Host bridge of `-M pc`."""
+
+    def __init__(self) -> None:
+        super().__init__(0x1237, CLASS_HOST_BRIDGE, revision=2)
+        self.put(COMMAND, 2, COMMAND_MASTER | COMMAND_MEMORY)
+        self.make_writable(COMMAND, 2, 0x0100)
+        self.put(STATUS, 2, 0x0280)
+        self.set_reset_values()
+
+
+class Q35Mch(_ChipsetFunction):
+    """Host bridge of `-M q35`. `on_ecam(base, size)` says where configuration space is mapped, (0, 0) for nowhere."""
+
+    def __init__(self, ecam_base: int, on_ecam: Callable[[int, int], None]) -> None:
+        super().__init__(0x29C0, CLASS_HOST_BRIDGE)
+        self._on_ecam = on_ecam
+        self._ecam = (0, 0)
+        self.put(COMMAND, 2, COMMAND_MASTER | COMMAND_MEMORY)
+        self.make_writable(COMMAND, 2, 0x0100)
+        self.put(STATUS, 2, 0x0080)
+        self.make_writable(Q35_PCIEXBAR, 8, 0xF_FC00_0007)
+        self.put(Q35_PCIEXBAR, 8, ecam_base | Q35_PCIEXBAR_ENABLE)
+        self.set_reset_values()
+
+    def announce(self) -> None:
+        """Say where the window is; call once everything is wired."""
+        self.config_written(Q35_PCIEXBAR, 8)
+
+    def config_written(self, offset: int, size: int) -> None:
+        if offset >= Q35_PCIEXBAR + 8 or offset + size <= Q35_PCIEXBAR:
+            return
+        register = self.get(Q35_PCIEXBAR, 8)
+        size_field = register >> 1 & 3
+        window = (0, 0)
+        if register & Q35_PCIEXBAR_ENABLE and size_field < 3:
+            length = Q35_ECAM_SIZES[size_field]
+            window = (register & ~0x3FF_FFFF & ~(length - 1), length)
+        if window != self._ecam:
+            self._ecam = window
+            self._on_ecam(*window)
+
+
+class _PirqRouter(_ChipsetFunction):
+    """An ISA bridge with registers that route PIRQ wires to ISA interrupts."""
+
+    def __init__(
+        self, device: int, registers: Sequence[int], isa_lines: Sequence[IrqLine], routes: Sequence[int]
+    ) -> None:
+        super().__init__(device, CLASS_ISA_BRIDGE)
+        self._registers = registers
+        self._isa_lines = isa_lines
+        self._levels = [False] * len(registers)
+        self._driven = 0
+        for register, route in zip(registers, routes, strict=True):
+            self.make_writable(register, 1, 0x8F)
+            self.put(register, 1, route)
+        self.put(COMMAND, 2, COMMAND_IO | COMMAND_MEMORY | COMMAND_MASTER)
+        self.make_writable(COMMAND, 2, 0x0108)
+        self.put(STATUS, 2, 0x0200)
+
+    def pirq_line(self, pirq: int) -> IrqLine:
+        return _PirqLine(self, pirq)
+
+    def set_pirq(self, pirq: int, level: bool) -> None:
+        self._levels[pirq] = level
+        self.route()
+
+    def route(self) -> None:
+        """Drive the ISA lines from the PIRQ levels; several PIRQs may share one."""
+        driven = 0
+        for register, level in zip(self._registers, self._levels, strict=True):
+            route = self.pci.config[register]
+            if level and not route & PIRQ_DISABLED and route & 15 in PIRQ_ROUTABLE:
+                driven |= 1 << (route & 15)
+        changed = driven ^ self._driven
+        self._driven = driven
+        for irq in PIRQ_ROUTABLE:
+            if changed & (1 << irq):
+                self._isa_lines[irq].set(bool(driven & (1 << irq)))
+
+    def config_written(self, offset: int, size: int) -> None:
+        self.route()
+
+
+class _PirqLine:
+    __slots__ = ("_pirq", "_router")
+
+    def __init__(self, router: _PirqRouter, pirq: int) -> None:
+        self._router = router
+        self._pirq = pirq
+
+    def set(self, level: bool) -> None:
+        self._router.set_pirq(self._pirq, level)
+
+
+class Piix3(_PirqRouter):
+    """ISA bridge of `-M pc`. `isa_lines` are the 16 ISA interrupts (unused ones may be NullLine)."""
+
+    def __init__(self, isa_lines: Sequence[IrqLine], routes: Sequence[int] = (10, 10, 11, 11)) -> None:
+        super().__init__(0x7000, range(PIIX_PIRQ, PIIX_PIRQ + 4), isa_lines, routes)
+        self.set_multifunction()
+        self.set_reset_values()
+
+
+class Piix4Pm(_ChipsetFunction):
+    """Power management function beside PIIX3. `on_pm_base(base)` says where the PM ports are, None for nowhere."""
+
+    def __init__(self, pm_base: int, on_pm_base: Callable[[int | None], None]) -> None:
+        super().__init__(0x7113, CLASS_OTHER_BRIDGE, revision=3, pin=1)
+        self._on_pm_base = on_pm_base
+        self._base: int | None = None
+        self.make_writable(COMMAND, 2, 0x0101)
+        self.put(COMMAND, 2, COMMAND_IO)
+        self.put(STATUS, 2, 0x0280)
+        self.put(INTERRUPT_LINE, 1, SCI_IRQ)
+        self.make_writable(PIIX4_PMBASE, 4, PIIX4_PMBASE_MASK)
+        self.put(PIIX4_PMBASE, 4, pm_base & PIIX4_PMBASE_MASK | 1)
+        self.put(PIIX4_PMREGMISC, 1, PIIX4_PM_ENABLE)
+        self.set_reset_values()
+
+    def announce(self) -> None:
+        """Say where the ports are; call once everything is wired."""
+        self.config_written(PIIX4_PMBASE, 4)
+
+    def config_written(self, offset: int, size: int) -> None:
+        enabled = self.pci.config[PIIX4_PMREGMISC] & PIIX4_PM_ENABLE
+        base = (self.get(PIIX4_PMBASE, 4) & PIIX4_PMBASE_MASK or None) if enabled else None
+        if base != self._base:
+            self._base = base
+            self._on_pm_base(base)
+
+
+class Ich9Lpc(_PirqRouter):
+    """ISA bridge of `-M q35`, device 31. PIRQA to PIRQH go to the I/O APIC's inputs 16 to 23 (`gsi_lines`), and by
+    the route registers to ISA interrupts."""
+
+    def __init__(
+        self,
+        isa_lines: Sequence[IrqLine],
+        gsi_lines: Sequence[IrqLine],
+        pm_base: int,
+        on_pm_base: Callable[[int | None], None],
+    ) -> None:
+        self._on_pm_base = on_pm_base
+        self._gsi_lines = gsi_lines
+        self._base: int | None = None
+        registers = (*range(ICH9_PIRQ_LOW, ICH9_PIRQ_LOW + 4), *range(ICH9_PIRQ_HIGH, ICH9_PIRQ_HIGH + 4))
+        super().__init__(0x2918, registers, isa_lines, (PIRQ_DISABLED,) * 8)
+        self.make_writable(ICH9_PMBASE, 4, ICH9_PMBASE_MASK)
+        self.put(ICH9_PMBASE, 4, pm_base & ICH9_PMBASE_MASK | 1)
+        self.make_writable(ICH9_ACPI_CONTROL, 1, 0x87)
+        self.put(ICH9_ACPI_CONTROL, 1, ICH9_ACPI_ENABLE)
+        self.set_multifunction()
+        self.set_reset_values()
+
+    def announce(self) -> None:
+        """Say where the ports are; call once everything is wired."""
+        self.config_written(ICH9_PMBASE, 4)
+
+    def set_pirq(self, pirq: int, level: bool) -> None:
+        self._gsi_lines[pirq].set(level)
+        super().set_pirq(pirq, level)
+
+    def config_written(self, offset: int, size: int) -> None:
+        super().config_written(offset, size)
+        enabled = self.pci.config[ICH9_ACPI_CONTROL] & ICH9_ACPI_ENABLE
+        base = (self.get(ICH9_PMBASE, 4) & ICH9_PMBASE_MASK or None) if enabled else None
+        if base != self._base:
+            self._base = base
+            self._on_pm_base(base)

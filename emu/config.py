@@ -1,0 +1,129 @@
+"""What a machine is made of, as plain data, and how sizes and names in it are checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+MACHINES = {
+    "pc": "i440FX host bridge, PIIX3 and PIIX4 power management",
+    "q35": "Q35 host bridge with memory-mapped PCI configuration, ICH9",
+}
+CPUS = {"qemu64": "x86-64 with SSE3 and CMPXCHG16B", "max": "everything that is implemented"}
+# QEMU's name for its own translator means ours.
+ACCELERATORS = {"jit": "jit", "tcg": "jit", "interp": "interp", "reference": "reference"}
+_SUFFIXES = {"": 20, "B": 0, "K": 10, "M": 20, "G": 30, "T": 40}
+# Room for the real-mode area, the firmware tables and a smallest kernel; less can't start anything.
+MIN_RAM = 1 << 20
+SERIAL_PORTS = 4
+
+
+class ConfigError(Exception):
+    """A machine that can't be built as asked; the message is one line for the user."""
+
+
+def parse_size(text: str) -> int:
+    """`512M`, `1G`, `1.5G`, plain MiB, as QEMU's -m; in bytes."""
+    body = text.strip()
+    suffix = body[-1:].upper() if body[-1:].isalpha() else ""
+    number = body[: len(body) - len(suffix)]
+    if suffix not in _SUFFIXES:
+        raise ConfigError(f"memory size '{text}' is not a number with an optional suffix K, M, G or T")
+    whole, dot, fraction = number.partition(".")
+    if not whole.isascii() or not whole.isdigit() or (dot and not (fraction.isascii() and fraction.isdigit())):
+        raise ConfigError(f"memory size '{text}' is not a number with an optional suffix K, M, G or T")
+    if len(number) > 20:
+        raise ConfigError(f"memory size '{text}' is too large")
+    shift = _SUFFIXES[suffix]
+    size = int(whole) << shift
+    if fraction:
+        size += (int(fraction) << shift) // 10 ** len(fraction)
+    return size
+
+
+@dataclass(frozen=True)
+class DebugExit:
+    """`-device isa-debug-exit`: a write of v ends the run with status (v << 1) | 1."""
+
+    iobase: int = 0x501
+    iosize: int = 2
+
+
+@dataclass(frozen=True)
+class Icount:
+    """Instruction-counted time: one instruction takes 2**shift ns. `sleep`: idle time passes in real time."""
+
+    shift: int = 0
+    sleep: bool = True
+
+
+@dataclass(frozen=True)
+class MachineConfig:
+    """Everything that a `Machine` is built from."""
+
+    memory: int = 128 << 20  # bytes
+    machine: str = "pc"
+    cpu: str = "max"
+    accelerator: str = "jit"
+    kernel: str | None = None
+    initrd: str | None = None
+    append: str = ""
+    bios: str | None = None
+    serials: tuple[str, ...] | None = None  # specifications as for -serial; None: captured, for the Python API
+    monitor: str | None = None  # only where it isn't multiplexed with a serial port
+    debugcon: str | None = None  # where bytes written to port 0xe9 go
+    debug_exit: DebugExit | None = None
+    icount: Icount | None = None
+    reboot: bool = True  # False: a reset ends the run
+    shutdown: bool = True  # False: power-off stops the machine but doesn't end the run
+    paused: bool = False  # wait for `cont`
+    unpack_kernel: bool = False  # unpack a bzImage on the host instead of in the guest
+    name: str = ""
+    log_items: frozenset[str] = field(default_factory=frozenset)
+    log_file: str | None = None
+    wall_start_ns: int | None = None  # what the RTC shows at power-on; None: the host's time
+
+    def check(self) -> None:
+        """Refuse what isn't real, by name."""
+        from pyemu.memory import MAX_RAM, PAGE_SIZE
+
+        if self.memory <= 0:
+            raise ConfigError("memory size must not be 0")
+        if self.memory < MIN_RAM:
+            raise ConfigError(f"memory size {self.memory} bytes is too small (at least {MIN_RAM >> 20}M)")
+        if self.memory > MAX_RAM:
+            raise ConfigError(f"memory size {self.memory >> 30}G is too large (at most {MAX_RAM >> 30}G)")
+        if self.memory % PAGE_SIZE:
+            raise ConfigError(f"memory size {self.memory} bytes is not a multiple of {PAGE_SIZE}")
+        for kind, value, known in (
+            ("machine", self.machine, MACHINES),
+            ("CPU", self.cpu, CPUS),
+            ("accelerator", self.accelerator, ACCELERATORS),
+        ):
+            if value not in known:
+                raise ConfigError(f"unknown {kind} '{value}' (known: {', '.join(known)})")
+        if self.kernel is None:
+            for option, given in (("initrd", self.initrd), ("append", self.append)):
+                if given:
+                    raise ConfigError(f"-{option} needs -kernel")
+        if self.kernel is not None and self.bios is not None:
+            raise ConfigError("-kernel together with -bios is not supported: pyemu starts kernels itself")
+        if self.icount is not None and not 0 <= self.icount.shift <= 10:
+            raise ConfigError(f"icount shift {self.icount.shift} is not in 0..10")
+        self._check_chardevs()
+
+    def _check_chardevs(self) -> None:
+        from pyemu.chardev import ChardevError, check_spec
+
+        specs = [*(self.serials or ()), *(spec for spec in (self.monitor, self.debugcon) if spec)]
+        try:
+            for spec in specs:
+                check_spec(spec)
+        except ChardevError as error:
+            raise ConfigError(str(error)) from error
+        for only_serial in (self.monitor, self.debugcon):
+            if only_serial == "mon:stdio":
+                raise ConfigError("mon:stdio is for -serial only")
+        if sum(spec in ("stdio", "mon:stdio") for spec in specs) > 1:
+            raise ConfigError("stdio can be used only once (mon:stdio shares it between serial port and monitor)")
+        if self.serials is not None and len(self.serials) > SERIAL_PORTS:
+            raise ConfigError(f"at most {SERIAL_PORTS} serial ports")

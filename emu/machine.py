@@ -1,0 +1,441 @@
+"""`Machine`: a whole computer, built from a `MachineConfig`, run until something happens.
+
+    with Machine(kernel="vmlinuz", initrd="initrd.gz", append="console=ttyS0", memory=512 << 20) as machine:
+        machine.run(until="login:", timeout=60)
+        machine.send("root\\n")
+        print(hex(machine.regs.rip), machine.memory.read(0x1000, 16))
+
+Here everything is put together; the parts are in `board` (devices), `runloop` (the vCPU), `ioloop` (host side).
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from types import TracebackType
+from typing import Any, Self
+
+from pyemu.accelerator import describe_memory, make_accelerator
+from pyemu.board import Board
+from pyemu.chardev import Capture, Chardev, ChardevError, FdChardev, Mux, open_chardev
+from pyemu.clock import Clock, ClockTimer, CountedClock, RealTimeClock
+from pyemu.config import ACCELERATORS, ConfigError, MachineConfig, parse_size
+from pyemu.cpu.state import ICOUNT, new_state
+from pyemu.cpustart import apply_cpu, load_memory
+from pyemu.firmware.boot import BootRequest, prepare
+from pyemu.firmware.boot_image import BootImage
+from pyemu.firmware.platform import Platform
+from pyemu.hostcpu import HostCpu
+from pyemu.ioloop import IoLoop
+from pyemu.log import Log
+from pyemu.memory import GuestRam
+from pyemu.monitor import Monitor
+from pyemu.outside import Outside
+from pyemu.registers import Registers
+from pyemu.runloop import RunLoop
+from pyemu.serialport import SerialPort
+from pyemu.trace import Tracer
+from pyemu.until import RESUMABLE, Condition, GuestTime, SerialText, Stop, StopKind, conditions
+from pyemu.virtual import read_virtual, translate, write_virtual
+
+_HINT_AFTER_NS = 10_000_000_000
+_HINT = 'pyemu: no output on the serial port for 10 seconds; a Linux kernel needs -append "console=ttyS0" to talk there'
+
+
+def make_platform(config: MachineConfig) -> Platform:
+    """What the firmware tables say must be what the board has."""
+    return Platform(has_ecam=config.machine == "q35")
+
+
+class Machine:
+    """One computer. Use it in a with-block: leaving it ends the guest and puts the terminal back."""
+
+    def __init__(self, config: MachineConfig | None = None, **options: Any) -> None:
+        """`options` are fields of `MachineConfig`; memory may also be a size such as "512M"."""
+        if isinstance(options.get("memory"), str):
+            options["memory"] = parse_size(options["memory"])
+        self.config = config = replace(config or MachineConfig(), **options)
+        config.check()
+        self.platform = make_platform(config)
+        self.image: BootImage = prepare(
+            BootRequest(
+                ram_size=config.memory,
+                kernel=config.kernel,
+                initrd=config.initrd,
+                append=config.append,
+                bios=config.bios,
+                unpack=config.unpack_kernel,
+            ),
+            self.platform,
+        )
+        self.log = Log(config.log_items, config.log_file)
+        self.outside = Outside()
+        self._lock = threading.RLock()
+        self._cond = threading.Condition(self._lock)
+        self._stopped = threading.Event()
+        self._last_stop = Stop(StopKind.PAUSED)
+        self._started = False
+        self._closed = False
+        self.state = new_state()
+        self.clock: Clock = self._make_clock()
+        self.ram = GuestRam(config.memory)
+        for address, data in self.image.roms:
+            self.ram.add_rom(address, data, "rom")
+        self.chardevs: list[Chardev] = []
+        self._monitors: list[Monitor] = []
+        self.serial_ports: list[SerialPort] = []
+        try:
+            self._open_chardevs()
+            self._wire()
+        except BaseException:
+            self._close_chardevs()
+            self.ram.close()
+            self.log.close()
+            raise
+
+    # ---- putting it together -------------------------------------------------------------------------------
+
+    def _make_clock(self) -> Clock:
+        icount = self.config.icount
+        if icount is None:
+            return RealTimeClock(self.outside, self.config.wall_start_ns)
+        state = self.state
+        return CountedClock(self.outside, lambda: int(state[ICOUNT]), icount.shift, self.config.wall_start_ns)
+
+    def _open_chardevs(self) -> None:
+        if self.config.serials is None:
+            capture = Capture()
+            self.chardevs.append(capture)
+            self.serial_ports.append(SerialPort("serial0", capture, self._lock, self.outside))
+        for number, spec in enumerate(self.config.serials or ()):
+            if spec == "none":
+                continue
+            chardev = self._open(spec, f"serial{number}")
+            if spec == "mon:stdio":
+                mux = Mux(chardev, self.quit)
+                self._monitors.append(Monitor(self, mux.monitor))
+                chardev = mux.guest
+            self.serial_ports.append(SerialPort(f"serial{number}", chardev, self._lock, self.outside))
+        self._debugcon: SerialPort | None = None
+        if self.config.debugcon not in (None, "none"):
+            chardev = self._open(self.config.debugcon, "debugcon")
+            self._debugcon = SerialPort("debugcon", chardev, self._lock, self.outside)
+        if self.config.monitor not in (None, "none"):
+            self._monitors.append(Monitor(self, self._open(self.config.monitor, "monitor"), prompt_at_start=True))
+
+    def _open(self, spec: str, label: str) -> Chardev:
+        chardev = open_chardev(spec, label)
+        chardev.on_hangup = self._hang_up
+        self.chardevs.append(chardev)
+        return chardev
+
+    def _wire(self) -> None:
+        config = self.config
+        self.board = Board(
+            platform=self.platform,
+            ram=self.ram,
+            clock=self.clock,
+            log=self.log,
+            serial_ports=self.serial_ports,
+            debug_exit=config.debug_exit,
+            debugcon=self._debugcon,
+            machine=config.machine,
+            with_bios=config.bios is not None,
+        )
+        board = self.board
+        self.host = HostCpu(self.state, self._lock, board.ports, board.mmio, self.ram, board.apic, self.clock)
+        if config.log_items:
+            self.host.on_interrupt = self._log_interrupt
+        self.loop = RunLoop(
+            self.state, self._cond, self.clock, board.apic, self.host, self.log, config.icount,
+            self._reset, self._on_stop,
+        )  # fmt: skip
+        self.io = IoLoop(self.clock, self._lock, self._io_failed, run_timers=config.icount is None)
+        board.connect(
+            interrupts_changed=self.loop.interrupts_changed,
+            raise_nmi=self.loop.raise_nmi,
+            reset=self.loop.ask_reset,
+            power_off=self._power_off,
+            debug_exit=self._debug_exit,
+        )
+        tracer = Tracer(self.state, self.ram, self.log)
+        if tracer.wanted:
+            self.loop.before_step = tracer.before_step
+        self.regs = Registers(self.state)
+        describe_memory(self.state, self.ram)
+        self._load()
+
+    def _load(self) -> None:
+        load_memory(self.ram, self.image)
+        apply_cpu(self.state, self.image.cpu, self.config.cpu)
+
+    def _reset(self) -> None:
+        """On the vCPU's thread, lock held."""
+        self.board.reset()
+        self._load()
+        self.loop.interrupts_changed()
+
+    # ---- running -------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Let the guest run in the background (`run` does this itself)."""
+        self._prepare()
+        self._stopped.clear()
+        self.loop.resume()
+
+    def _prepare(self) -> None:
+        """Build what a machine that never runs doesn't need."""
+        if self._closed:
+            raise RuntimeError("the machine is closed")
+        if self._started:
+            return
+        self._started = True
+        name = ACCELERATORS[self.config.accelerator]
+        accelerator = make_accelerator(name, self.state, self.host, self.ram)
+        self.io.start()
+        for chardev in self.chardevs:
+            chardev.start(self.io)
+        for port in self.serial_ports:
+            port.start(self.io)
+        for monitor in self._monitors:
+            monitor.start()
+        if self.config.kernel is not None and self.serial_ports and self.config.serials is not None:
+            self.io.call_later(_HINT_AFTER_NS, self._hint)
+        self.loop.start(accelerator, self.config.reboot)
+
+    def run(
+        self, until: str | bytes | int | Condition | list[Condition] | None = None, *, timeout: float | None = None
+    ) -> Stop:
+        """Run until the guest ends, a condition comes true, or `timeout` host seconds are over.
+
+        Ctrl-C (KeyboardInterrupt) stops the guest, at an instruction boundary, and is then raised here.
+        """
+        if self.loop.final is not None:
+            return self.loop.final
+        self._prepare()
+        self.pause()
+        if self.loop.final is not None:
+            return self.loop.final
+        wanted = conditions(until)
+        self.loop.set_conditions(wanted)
+        undo = [self._watch(condition) for condition in wanted]
+        try:
+            self._stopped.clear()
+            self.loop.resume()
+            if not self._stopped.wait(timeout):
+                self.loop.ask_stop(Stop(StopKind.TIMEOUT, 1, f"{timeout} s are over"))
+                self._stopped.wait(5.0)
+        except KeyboardInterrupt:
+            self.pause()
+            raise
+        finally:
+            for remove in undo:
+                remove()
+            if self.loop.parked:
+                self.loop.set_conditions([])
+        stop = self._last_stop
+        if stop.error is not None:
+            raise RuntimeError(stop.message) from stop.error
+        return stop
+
+    def wait_end(self) -> Stop:
+        """Start (unless the configuration says paused) and wait until the machine is over, however often it pauses."""
+        self._prepare()
+        if not self.config.paused:
+            self.loop.resume()
+        while self.loop.final is None:
+            self._stopped.wait()
+            self._stopped.clear()
+        return self.loop.final
+
+    def _watch(self, condition: Condition) -> Callable[[], None]:
+        """Arrange that the loop stops when `condition` comes true; gives what undoes that."""
+        if isinstance(condition, SerialText):
+            return self._watch_text(condition)
+        if isinstance(condition, GuestTime):
+            timer: ClockTimer = self.clock.timer(
+                lambda: self.loop.ask_stop(Stop(StopKind.CONDITION, condition=condition))
+            )
+            with self._lock:
+                timer.arm(self.clock.now_ns() + int(condition.seconds * 1e9))
+
+            def cancel() -> None:
+                with self._lock:
+                    timer.cancel()
+
+            return cancel
+        return lambda: None  # the run loop itself watches addresses and counts
+
+    def _watch_text(self, condition: SerialText) -> Callable[[], None]:
+        pattern = condition.pattern
+        if not self.serial_ports:
+            raise ConfigError("waiting for serial text needs a serial port")
+        watchers = self.serial_ports[0].watchers
+        tail = bytearray()
+
+        def watch(data: bytes) -> None:
+            tail.extend(data)
+            if pattern in tail:
+                tail.clear()
+                self.loop.ask_stop(Stop(StopKind.CONDITION, condition=condition))
+            elif len(tail) > len(pattern) + 4096:
+                del tail[: -len(pattern)]
+
+        watchers.append(watch)
+
+        def remove() -> None:
+            with self._lock:
+                watchers.remove(watch)
+
+        return remove
+
+    def pause(self) -> None:
+        """Stop the guest at an instruction boundary; returns when it stands."""
+        if not self.loop.parked and self.loop.final is None:
+            self.loop.ask_stop(Stop(StopKind.PAUSED))
+            if not self.loop.wait_parked(5.0):
+                raise RuntimeError("the vCPU doesn't stop")
+        self.loop.cancel_stop()
+
+    def resume(self) -> None:
+        """Go on after `pause`."""
+        self.start()
+
+    @property
+    def running(self) -> bool:
+        return not self.loop.parked
+
+    def reset(self) -> None:
+        """As if the reset button was pressed."""
+        self.loop.ask_reset()
+
+    def power_button(self) -> None:
+        """As if the power button was pressed: the guest gets an ACPI event."""
+        with self._lock:
+            self.board.press_power_button()
+
+    def quit(self) -> None:
+        """End the machine, from any thread."""
+        self._abandon_output()
+        self.loop.ask_stop(Stop(StopKind.QUIT))
+
+    def quit_by_signal(self, number: int) -> None:
+        """From a signal handler, where no lock may be taken: the I/O thread does the rest."""
+
+        def end() -> None:
+            self._abandon_output()
+            self.loop.ask_stop(Stop(StopKind.QUIT, 128 + number, f"terminated by signal {number}"))
+
+        self.io.urgent = end
+        self.io.wake()
+
+    # ---- looking and typing --------------------------------------------------------------------------------
+
+    @property
+    def memory(self) -> GuestRam:
+        """Physical memory: `read(address, length)`, `write(address, data)`."""
+        return self.ram
+
+    def read_virtual(self, address: int, length: int) -> bytes:
+        """Memory at a linear address under the present page tables."""
+        return read_virtual(self.state, self.ram, address, length)
+
+    def write_virtual(self, address: int, data: bytes) -> None:
+        write_virtual(self.state, self.ram, address, data)
+
+    def translate(self, address: int) -> int | None:
+        """Linear to physical address; None if not mapped."""
+        return translate(self.state, self.ram, address)
+
+    def send(self, text: str | bytes) -> None:
+        """Type at the first serial port."""
+        data = text.encode() if isinstance(text, str) else text
+        self.serial_ports[0].chardev.on_input(data)
+
+    @property
+    def output(self) -> bytes:
+        """What the guest has written to a captured serial port (the default in the Python API)."""
+        chardev = self.serial_ports[0].chardev
+        if not isinstance(chardev, Capture):
+            raise ConfigError("the first serial port isn't captured")
+        return bytes(chardev.output)
+
+    @property
+    def instructions(self) -> int:
+        """Executed since reset."""
+        return int(self.state[ICOUNT])
+
+    # ---- callbacks -----------------------------------------------------------------------------------------
+
+    def _power_off(self) -> None:
+        if self.config.shutdown:
+            self.loop.ask_stop(Stop(StopKind.POWER_OFF, 0))
+        else:
+            self.loop.ask_stop(Stop(StopKind.PAUSED, 0, "powered off"))
+
+    def _debug_exit(self, status: int) -> None:
+        self.loop.ask_stop(Stop(StopKind.DEBUG_EXIT, status & 0xFF))
+
+    def _hang_up(self, reason: str) -> None:
+        self._abandon_output()
+        self.loop.ask_stop(Stop(StopKind.HANGUP, 1, reason))
+
+    def _io_failed(self, error: BaseException) -> None:
+        message = f"internal error: {type(error).__name__}: {error}"
+        self._abandon_output()
+        self.loop.ask_stop(Stop(StopKind.FAILURE, 1, message, error=error))
+
+    def _abandon_output(self) -> None:
+        for chardev in self.chardevs:
+            if isinstance(chardev, FdChardev):
+                chardev.abandon()
+
+    def _on_stop(self, stop: Stop) -> None:
+        self._last_stop = stop
+        self._stopped.set()
+
+    def _hint(self) -> None:
+        if self.running and not any(port.output_seen for port in self.serial_ports):
+            print(_HINT, file=sys.stderr)
+
+    def _log_interrupt(self, vector: int) -> None:
+        self.log.write("int", f"interrupt {vector:#04x} delivered at icount {self.state[ICOUNT]}")
+
+    # ---- the end -------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """End the guest and give everything back. May be called twice."""
+        if self._closed:
+            return
+        self._closed = True
+        self._abandon_output()
+        ended = True
+        try:
+            ended = self.loop.end()
+        finally:
+            self._close_chardevs()
+            self.io.stop()
+            self.log.close()
+        if ended:
+            # A vCPU that didn't stop may still be writing to guest memory: better leak it than crash.
+            self.ram.close()
+
+    def _close_chardevs(self) -> None:
+        for chardev in self.chardevs:
+            try:
+                chardev.close()
+            except (OSError, ChardevError):
+                continue  # the next one may hold the terminal
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+__all__ = ["RESUMABLE", "Machine", "MachineConfig"]

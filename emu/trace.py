@@ -1,0 +1,71 @@
+"""`-d in_asm,exec,cpu`: a line or a dump before each instruction, by single-stepping the vCPU.
+
+Slow, but the same for every back end, as it looks only at the architectural state between instructions.
+"""
+
+from __future__ import annotations
+
+from pyemu.cpu.state import CS, MODE, RIP, SEG_BASE, State
+from pyemu.log import Log
+from pyemu.memory import GuestRam, OutOfRange
+from pyemu.registers import bits, dump
+from pyemu.virtual import read_virtual
+
+_STEP_ITEMS = frozenset({"in_asm", "exec", "cpu"})
+_SEEN_LIMIT = 1 << 20
+
+
+class Tracer:
+    """Attach `before_step` to the run loop if `wanted`."""
+
+    def __init__(self, s: State, ram: GuestRam, log: Log) -> None:
+        self._s = s
+        self._ram = ram
+        self._log = log
+        self._seen: set[tuple[int, bytes]] = set()
+        self.wanted = bool(log.items & _STEP_ITEMS)
+
+    def before_step(self) -> None:
+        s, log = self._s, self._log
+        linear = s[SEG_BASE + CS] + s[RIP] & 0xFFFF_FFFF_FFFF_FFFF
+        if "in_asm" in log.items:
+            self._disassemble(linear)
+        if "exec" in log.items:
+            log.write("exec", f"Trace 0: [{s[SEG_BASE + CS]:016x}/{s[RIP]:016x}/{s[MODE]:08x}]")
+        if "cpu" in log.items:
+            log.write("cpu", dump(s, vectors=False))
+
+    def _disassemble(self, linear: int) -> None:
+        code = fetch(self._s, self._ram, linear)
+        if (linear, code) in self._seen:
+            return
+        if len(self._seen) >= _SEEN_LIMIT:
+            self._seen.clear()
+        self._seen.add((linear, code))
+        self._log.write("in_asm", disassemble(code, linear, bits(self._s), 1)[0])
+
+
+def fetch(s: State, ram: GuestRam, linear: int, length: int = 15) -> bytes:
+    """Up to `length` code bytes: fewer where the mapping ends."""
+    for size in (length, min(length, 0x1000 - (linear & 0xFFF))):
+        try:
+            return read_virtual(s, ram, linear, size)
+        except OutOfRange:
+            continue
+    return b""
+
+
+def disassemble(code: bytes, address: int, width: int, count: int) -> list[str]:
+    """At most `count` lines `address:  bytes  text`."""
+    import capstone
+
+    modes = {16: capstone.CS_MODE_16, 32: capstone.CS_MODE_32, 64: capstone.CS_MODE_64}
+    lines = []
+    for at, length, mnemonic, operands in capstone.Cs(capstone.CS_ARCH_X86, modes[width]).disasm_lite(
+        code, address, count
+    ):
+        data = code[at - address : at - address + length].hex(" ")
+        lines.append(f"0x{at:08x}:  {data:<30}  {mnemonic} {operands}".rstrip())
+    if not lines:
+        lines.append(f"0x{address:08x}:  {code[:1].hex() or '??':<30}  (bad)")
+    return lines

@@ -1,0 +1,87 @@
+"""Conditions for `Machine.run(until=...)`, and what a run ended with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+@dataclass(frozen=True)
+class SerialText:
+    """The guest has written this text to its first serial port (counting from the start of this run)."""
+
+    text: str | bytes
+
+    @property
+    def pattern(self) -> bytes:
+        return self.text.encode() if isinstance(self.text, str) else self.text
+
+
+@dataclass(frozen=True)
+class Address:
+    """The instruction at this linear address is about to be executed. Steps one by one: slow."""
+
+    rip: int
+
+
+@dataclass(frozen=True)
+class Instructions:
+    """This many further instructions have been executed."""
+
+    count: int
+
+
+@dataclass(frozen=True)
+class GuestTime:
+    """This much further time has passed in the guest."""
+
+    seconds: float
+
+
+Condition = SerialText | Address | Instructions | GuestTime
+
+
+def conditions(until: str | bytes | int | Condition | list[Condition] | None) -> list[Condition]:
+    """A bare string is serial text, a bare number an address; a list means whichever comes first."""
+    match until:
+        case None:
+            return []
+        case str() | bytes():
+            return [SerialText(until)]
+        case int():
+            return [Address(until)]
+        case list():
+            return until
+        case _:
+            return [until]
+
+
+class StopKind(Enum):
+    """Why the guest isn't running any more."""
+
+    POWER_OFF = "power-off"
+    RESET = "reset"  # the guest asked for one, and -no-reboot makes that the end
+    DEBUG_EXIT = "debug exit"
+    TRIPLE_FAULT = "triple fault"
+    UNIMPLEMENTED = "unimplemented instruction"
+    FAILURE = "failure"  # of pyemu itself
+    QUIT = "quit"  # asked for on this side: Ctrl-A x, monitor, signal
+    HANGUP = "hang-up"  # the terminal went away
+    CONDITION = "condition"  # a condition of run(until=...) came true
+    TIMEOUT = "timeout"  # run(timeout=...) in host time
+    PAUSED = "paused"  # stop() or the monitor's stop
+
+
+# After these the machine can go on; after the others it is over.
+RESUMABLE = frozenset({StopKind.CONDITION, StopKind.TIMEOUT, StopKind.PAUSED})
+
+
+@dataclass(frozen=True)
+class Stop:
+    """The result of a run. `status` is what the process would exit with."""
+
+    kind: StopKind
+    status: int = 0
+    message: str = ""
+    condition: Condition | None = None
+    error: BaseException | None = None

@@ -1,0 +1,575 @@
+"""Instruction definitions as LLVM IR: the builder behind the native interpreter's handlers and the translator's stencils.
+
+`Emitter` lowers values and effects; where operands come from is left to two methods of its children: `Handler` (here) takes
+them from the decoded record at run time, the stencil builder (stencils.py) from link-time holes. A handler is
+`i64 handler(State*, record*)`: 0 the next instruction follows, 1 a fault is raised and nothing is committed, 2 RIP is set.
+Not here: what instructions mean (cpu/semantics), mechanism code (subset.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import llvmlite.ir as ir
+
+from pyemu.cpu import memory, paging, segments, tlb
+from pyemu.cpu.decode import record as rc
+from pyemu.cpu.faults import UD, XM, raise_fault
+from pyemu.cpu.instruction import STACK_ACCESS, Instruction
+from pyemu.cpu.ops import Form
+from pyemu.cpu.state import CR4, GPR, MMU, MXCSR, RIP, RSP, SS, STACK_MASK, TLB, TLB_ENTRIES, VALUE
+from pyemu.cpu.values import Value
+from pyemu.jit.subset import I1, I8, I32, I64, PTR, ModuleCompiler
+
+HANDLER_TYPE = ir.FunctionType(I64, [PTR, PTR])
+NEXT, FAULT, JUMPED = 0, 1, 2
+CR4_OSXMMEXCPT = 1 << 10
+DEFAULT_MXCSR = 0x1F80
+
+_INTEGER = {"add": "add", "sub": "sub", "mul": "mul", "and_": "and_", "or_": "or_", "xor": "xor"}
+_ORDER = {"eq": "==", "ne": "!=", "ult": "<", "ule": "<=", "slt": "<", "sle": "<="}
+_FLOAT = {"fadd": "add", "fsub": "sub", "fmul": "mul", "fdiv": "div", "fmin": "min", "fmax": "max", "fsqrt": "sqrt"}
+_PREDICATE = {"feq": 0, "flt": 1, "fle": 2, "funord": 3}
+
+
+def integer(bits: int) -> ir.IntType:
+    """iN."""
+    return ir.IntType(bits)
+
+
+class Emitter(Instruction):
+    """Emits one instruction definition into the block at `self.b`."""
+
+    def __init__(self, owner: ModuleCompiler, form: Form) -> None:
+        self.owner, self.form = owner, form
+        self.b: ir.IRBuilder = ir.IRBuilder()
+        self.s: ir.Value = None
+        self.writes: list[Callable[[], None]] = []
+        self.target: Value | None = None
+        self.mxcsr_slot: ir.Value | None = None
+        self.entry: ir.Block = None
+
+    # ---- values --------------------------------------------------------------------------------------------
+    def constant(self, number: int, width: int) -> Value:
+        return Value(self, integer(width)(number & ((1 << width) - 1)), width)
+
+    def like(self, other: Value | int, value: Value) -> Value:
+        if isinstance(other, Value):
+            return other
+        scalar = other & ((1 << value.width) - 1)
+        kind = value.payload.type
+        if isinstance(kind, ir.VectorType):
+            return Value(self, ir.Constant(kind, [integer(value.width)(scalar)] * kind.count), value.width)
+        return Value(self, kind(scalar), value.width)
+
+    def _same(self, a: Value, b: Value) -> tuple[ir.Value, ir.Value]:
+        """Payloads of one shape: a scalar beside a vector is repeated in every lane."""
+        assert a.width == b.width, f"{self.form.name}: widths {a.width} and {b.width}"
+        x, y = a.payload, b.payload
+        if isinstance(x.type, ir.VectorType) and not isinstance(y.type, ir.VectorType):
+            y = self._splat(y, x.type)
+        elif isinstance(y.type, ir.VectorType) and not isinstance(x.type, ir.VectorType):
+            x = self._splat(x, y.type)
+        return x, y
+
+    def _splat(self, x: ir.Value, kind: ir.VectorType) -> ir.Value:
+        vector: ir.Value = ir.Constant(kind, ir.Undefined)
+        for k in range(kind.count):
+            vector = self.b.insert_element(vector, x, I32(k))
+        return vector
+
+    def binary(self, name: str, a: Value, b: Value) -> Value:
+        x, y = self._same(a, b)
+        if name in _FLOAT:
+            return Value(self, self._float_operation(_FLOAT[name], a.width, x, y), a.width)
+        if name in _INTEGER:
+            return Value(self, getattr(self.b, _INTEGER[name])(x, y), a.width)
+        if name in ("shl", "lshr", "ashr"):
+            return Value(self, self._shift(name, x, y, a.width), a.width)
+        if a.width == 128:
+            return Value(self, self._divide128(name, x, y), 128)
+        return Value(self, getattr(self.b, name)(x, y), a.width)
+
+    def _shift(self, name: str, x: ir.Value, count: ir.Value, width: int) -> ir.Value:
+        """A count of the width or more gives 0 (or the sign), which LLVM leaves undefined."""
+        operation = {"shl": self.b.shl, "lshr": self.b.lshr, "ashr": self.b.ashr}[name]
+        known = self._known(count)
+        if known is not None and known < width:
+            return operation(x, count)
+        limit = self.like(width, Value(self, x, width)).payload
+        last = self.like(width - 1, Value(self, x, width)).payload
+        inside = self.b.icmp_unsigned("<", count, limit)
+        safe = self.b.select(inside, count, last)
+        if name == "ashr":
+            return operation(x, safe)
+        return self.b.select(inside, operation(x, safe), ir.Constant(x.type, None))
+
+    @staticmethod
+    def _known(x: ir.Value) -> int | None:
+        """The number behind a constant (in every lane), if it is one."""
+        if not isinstance(x, ir.Constant):
+            return None
+        if isinstance(x.type, ir.VectorType):
+            values = {c.constant for c in x.constant} if isinstance(x.constant, list) else set()
+            return values.pop() if len(values) == 1 else None
+        return x.constant if isinstance(x.constant, int) else None
+
+    def _divide128(self, name: str, x: ir.Value, y: ir.Value) -> ir.Value:
+        """128-bit division as DIV and IDIV need it: the divisor's magnitude fits in 64 bits."""
+        b, wide = self.b, integer(128)
+        negative_x = negative_y = I1(0)
+        if name in ("sdiv", "srem"):
+            zero = wide(0)
+            negative_x, negative_y = b.icmp_signed("<", x, zero), b.icmp_signed("<", y, zero)
+            x, y = b.select(negative_x, b.neg(x), x), b.select(negative_y, b.neg(y), y)
+        divisor = b.trunc(y, I64)
+        high, low = b.trunc(b.lshr(x, wide(64)), I64), b.trunc(x, I64)
+        top = b.udiv(high, divisor)
+        rest = b.urem(high, divisor)
+        pair = ir.LiteralStructType([I64, I64])
+        kind = ir.FunctionType(pair, [I64, I64, I64])
+        both = b.asm(kind, "divq $4", "={ax},={dx},{ax},{dx},r,~{flags}", [low, rest, divisor], False)
+        quotient = b.or_(b.shl(b.zext(top, wide), wide(64)), b.zext(b.extract_value(both, 0), wide))
+        remainder = b.zext(b.extract_value(both, 1), wide)
+        if name in ("udiv", "urem"):
+            return quotient if name == "udiv" else remainder
+        if name == "sdiv":
+            return b.select(b.xor(negative_x, negative_y), b.neg(quotient), quotient)
+        return b.select(negative_x, b.neg(remainder), remainder)
+
+    def compare(self, name: str, a: Value, b: Value) -> Value:
+        x, y = self._same(a, b)
+        if name in _PREDICATE:
+            return Value(self, self._float_compare(name, a.width, x, y), 1)
+        method = self.b.icmp_signed if name in ("slt", "sle") else self.b.icmp_unsigned
+        return Value(self, method(_ORDER[name], x, y), 1)
+
+    def unary(self, name: str, a: Value) -> Value:
+        if name == "not_":
+            return Value(self, self.b.not_(a.payload), a.width)
+        if name == "fsqrt":
+            return Value(self, self._float_operation("sqrt", a.width, a.payload, None), a.width)
+        kind = a.payload.type
+        flag = [I1(0)] if name in ("ctlz", "cttz") else []
+        suffix = f"v{kind.count}i{a.width}" if isinstance(kind, ir.VectorType) else f"i{a.width}"
+        fn = self._intrinsic(f"llvm.{name}.{suffix}", kind, [kind, *[I1] * len(flag)])
+        return Value(self, self.b.call(fn, [a.payload, *flag]), a.width)
+
+    def _intrinsic(self, name: str, result: ir.Type, arguments: list[ir.Type]) -> ir.Function:
+        known = self.owner.module.globals.get(name)
+        return known or ir.Function(self.owner.module, ir.FunctionType(result, arguments), name)
+
+    def cast(self, name: str, a: Value, width: int) -> Value:
+        kind: ir.Type = integer(width)
+        if isinstance(a.payload.type, ir.VectorType):
+            kind = ir.VectorType(kind, a.payload.type.count)
+        if isinstance(a.payload, ir.Constant) and not isinstance(kind, ir.VectorType):
+            number = a.payload.constant
+            if name == "sext" and number >> (a.width - 1) & 1:
+                number -= 1 << a.width
+            return self.constant(int(number), width)
+        return Value(self, getattr(self.b, name)(a.payload, kind), width)
+
+    def select(self, condition: Value, yes: Value, no: Value) -> Value:
+        x, y = self._same(yes, no)
+        if isinstance(condition.payload.type, ir.VectorType) and not isinstance(x.type, ir.VectorType):
+            kind = ir.VectorType(x.type, condition.payload.type.count)
+            x, y = self._splat(x, kind), self._splat(y, kind)
+        return Value(self, self.b.select(condition.payload, x, y), yes.width)
+
+    def _vector(self, value: Value, lane: int) -> ir.Value:
+        return self.b.bitcast(value.payload, ir.VectorType(integer(lane), value.width // lane))
+
+    def map(self, lane: int, function: Callable[..., Value], *operands: Value) -> Value:
+        count = operands[0].width // lane
+        if count == 1:
+            return function(*operands)
+        vectors = [Value(self, self._vector(o, o.width // count), o.width // count) for o in operands]
+        result = function(*vectors)
+        payload = result.payload
+        if not isinstance(payload.type, ir.VectorType):
+            payload = self._splat(payload, ir.VectorType(integer(result.width), count))
+        return Value(self, self.b.bitcast(payload, integer(result.width * count)), result.width * count)
+
+    def join(self, lanes: Sequence[Value]) -> Value:
+        if len(lanes) == 1:
+            return lanes[0]
+        width = lanes[0].width
+        vector: ir.Value = ir.Constant(ir.VectorType(integer(width), len(lanes)), ir.Undefined)
+        for k, value in enumerate(lanes):
+            vector = self.b.insert_element(vector, value.payload, I32(k))
+        return Value(self, self.b.bitcast(vector, integer(width * len(lanes))), width * len(lanes))
+
+    def lane(self, value: Value, lane: int, index: Value | int) -> Value:
+        count = value.width // lane
+        if count == 1:
+            return value
+        if isinstance(index, int):
+            position: ir.Value = I32(index % count)
+        else:
+            position = self.b.and_(index.payload, index.payload.type(count - 1))
+        return Value(self, self.b.extract_element(self._vector(value, lane), position), lane)
+
+    # ---- floating point: the host's SSE unit under the guest's MXCSR, all exceptions masked -------------------
+    def _begin_float(self) -> None:
+        if self.mxcsr_slot is not None:
+            return
+        with self.b.goto_block(self.entry):
+            self.b.position_at_start(self.entry)
+            slot = self.b.alloca(I32)
+        self.mxcsr_slot = slot
+        word = self.b.and_(self.b.or_(self.mxcsr().payload, I32(0x1F80)), I32(~0x3F & 0xFFFFFFFF))
+        self._load_mxcsr(word)
+
+    def _load_mxcsr(self, word: ir.Value) -> None:
+        assert self.mxcsr_slot is not None
+        self.b.store(word, self.mxcsr_slot)
+        kind = ir.FunctionType(ir.VoidType(), [PTR])
+        self.b.asm(kind, "ldmxcsr ($0)", "r,~{memory},~{dirflag},~{fpsr},~{flags}", [self.mxcsr_slot], True)
+
+    def _finish_float(self) -> None:
+        """Accrue flags, restore the host's control word, raise #XM for an unmasked exception."""
+        if self.mxcsr_slot is None:
+            return
+        b, guest = self.b, self.mxcsr().payload
+        kind = ir.FunctionType(ir.VoidType(), [PTR])
+        b.asm(kind, "stmxcsr ($0)", "r,~{memory},~{dirflag},~{fpsr},~{flags}", [self.mxcsr_slot], True)
+        raised = b.and_(b.load(self.mxcsr_slot, typ=I32), I32(0x3F))
+        self._load_mxcsr(I32(DEFAULT_MXCSR))
+        self.mxcsr_slot = None
+        unmasked = b.and_(raised, b.not_(b.lshr(guest, I32(7))))
+        before = b.and_(unmasked, I32(7))  # invalid, denormal, divide: found before the operation, the others are not set
+        raised = b.select(b.icmp_unsigned("!=", before, I32(0)), b.and_(raised, I32(7)), raised)
+        b.store(b.or_(guest, raised), self._word_pointer(MXCSR))
+        vector = self.state(CR4).bit(10).select(self.const(XM, 64), self.const(UD, 64))
+        self._exit_if(b.icmp_unsigned("!=", unmasked, I32(0)), lambda: self._raise(vector))
+
+    def _raise(self, vector: Value) -> None:
+        self.b.call(self.owner.declare(raise_fault), [self.s, vector.payload, I64(0)])  # type: ignore[arg-type]
+
+    def _float_operation(self, name: str, width: int, x: ir.Value, y: ir.Value | None) -> ir.Value:
+        """One SSE instruction on the whole vector if it is 128 bits wide, else on each lane."""
+        self._begin_float()
+        kind = x.type
+        if isinstance(kind, ir.VectorType) and kind.count * width != 128:
+            return self._lanes(x, y, lambda p, q: self._float_operation(name, width, p, q))
+        packed = isinstance(kind, ir.VectorType)
+        element: ir.Type = ir.FloatType() if width == 32 else ir.DoubleType()
+        register = ir.VectorType(element, 128 // width) if packed else element
+        suffix = ("p" if packed else "s") + ("s" if width == 32 else "d")
+        values = [self.b.bitcast(v, register) for v in (x, y) if v is not None]
+        signature = ir.FunctionType(register, [register] * len(values))
+        if y is None:
+            result = self.b.asm(signature, f"{name}{suffix} $1, $0", "=x,x,~{memory}", values, True)
+        else:
+            result = self.b.asm(signature, f"{name}{suffix} $2, $0", "=x,0,x,~{memory}", values, True)
+        return self.b.bitcast(result, kind)
+
+    def _lanes(self, x: ir.Value, y: ir.Value | None, function: Callable[..., ir.Value]) -> ir.Value:
+        """Apply a scalar lowering to each lane and collect the results."""
+        results = []
+        for k in range(x.type.count):
+            p = self.b.extract_element(x, I32(k))
+            q = None if y is None else self.b.extract_element(y, I32(k))
+            results.append(function(p, q))
+        vector: ir.Value = ir.Constant(ir.VectorType(results[0].type, len(results)), ir.Undefined)
+        for k, value in enumerate(results):
+            vector = self.b.insert_element(vector, value, I32(k))
+        return vector
+
+    def _float_compare(self, name: str, width: int, x: ir.Value, y: ir.Value) -> ir.Value:
+        self._begin_float()
+        if isinstance(x.type, ir.VectorType):
+            return self._lanes(x, y, lambda p, q: self._float_compare(name, width, p, q))
+        element: ir.Type = ir.FloatType() if width == 32 else ir.DoubleType()
+        values = [self.b.bitcast(v, element) for v in (x, y)]
+        text = f"cmp{'ss' if width == 32 else 'sd'} $${_PREDICATE[name]}, $2, $0"
+        result = self.b.asm(ir.FunctionType(element, [element] * 2), text, "=x,0,x,~{memory}", values, True)
+        return self.b.trunc(self.b.bitcast(result, integer(width)), I1)
+
+    def convert(self, name: str, a: Value, width: int) -> Value:
+        self._begin_float()
+        if isinstance(a.payload.type, ir.VectorType):
+            lanes = self._lanes(a.payload, None, lambda p, _: self.convert(name, Value(self, p, a.width), width).payload)
+            return Value(self, lanes, width)
+        source, target = self._float_letter(a.width), self._float_letter(width)
+        if name == "int_to_float":
+            mnemonic = f"cvtsi2s{target}{'q' if a.width == 64 else 'l'}"
+            kinds, constraint = (self._float_type(width), integer(a.width)), "=x,r,~{memory}"
+        elif name == "float_to_float":
+            mnemonic, constraint = f"cvts{source}2s{target}", "=x,x,~{memory}"
+            kinds = (self._float_type(width), self._float_type(a.width))
+        else:
+            mnemonic = f"cvt{'t' if name == 'float_to_int_trunc' else ''}s{source}2si{'q' if width == 64 else 'l'}"
+            kinds, constraint = (integer(width), self._float_type(a.width)), "=r,x,~{memory}"
+        value = self.b.bitcast(a.payload, kinds[1])
+        result = self.b.asm(ir.FunctionType(kinds[0], [kinds[1]]), f"{mnemonic} $1, $0", constraint, [value], True)
+        return Value(self, self.b.bitcast(result, integer(width)), width)
+
+    @staticmethod
+    def _float_letter(width: int) -> str:
+        return "s" if width == 32 else "d"
+
+    @staticmethod
+    def _float_type(width: int) -> ir.Type:
+        return ir.FloatType() if width == 32 else ir.DoubleType()
+
+    def round_float(self, a: Value, mode: Value) -> Value:
+        self._begin_float()
+        if isinstance(a.payload.type, ir.VectorType):
+            lanes = self._lanes(a.payload, None, lambda p, _: self.round_float(Value(self, p, a.width), mode).payload)
+            return Value(self, lanes, a.width)
+        kind, b = self._float_type(a.width), self.b
+        end, value = b.append_basic_block("rounded"), b.bitcast(a.payload, kind)
+        selector = b.and_(mode.payload, mode.payload.type(15))
+        default = b.append_basic_block("round")
+        switch, incoming = b.switch(selector, default), []
+        for immediate in range(16):
+            block = default if immediate == 15 else b.append_basic_block("round")
+            if immediate != 15:
+                switch.add_case(mode.payload.type(immediate), block)
+            b.position_at_end(block)
+            text = f"rounds{self._float_letter(a.width)} $${immediate}, $1, $0"
+            incoming.append((b.asm(ir.FunctionType(kind, [kind]), text, "=x,x,~{memory}", [value], True), block))
+            b.branch(end)
+        b.position_at_end(end)
+        phi = b.phi(kind)
+        for result, block in incoming:
+            phi.add_incoming(result, block)
+        return Value(self, b.bitcast(phi, integer(a.width)), a.width)
+
+    # ---- state ---------------------------------------------------------------------------------------------
+    def _word_pointer(self, index: int) -> ir.Value:
+        return self.b.gep(self.s, [I64(8 * index)], source_etype=I8)
+
+    def _load_bits(self, pointer: ir.Value, width: int) -> Value:
+        return Value(self, self.b.load(pointer, typ=integer(width), align=1), width)
+
+    def state(self, index: int, width: int = 64) -> Value:
+        return self._load_bits(self._word_pointer(index), width)
+
+    def set_state(self, index: int, value: Value) -> None:
+        self.writes.append(lambda: self.b.store(value.payload, self._word_pointer(index), align=1))
+
+    def value(self, width: int = 64) -> Value:
+        return self.state(VALUE, width)
+
+    # ---- memory: the hit on plain RAM is inline, everything else is mechanism ----------------------------------
+    def _segment_access(self) -> ir.Value:
+        """The STACK bit when the segment is SS."""
+        raise NotImplementedError
+
+    def linear_flat(self, offset: Value) -> Value:
+        """Linear address in 64-bit mode."""
+        raise NotImplementedError
+
+    def _tlb_entry(self, linear: ir.Value) -> ir.Value:
+        b = self.b
+        mmu = b.load(self._word_pointer(MMU), typ=I64)
+        at = b.add(b.mul(mmu, I64(TLB_ENTRIES * 32)), b.and_(b.lshr(linear, I64(7)), I64((TLB_ENTRIES - 1) << 5)))
+        return b.gep(b.gep(self.s, [at], source_etype=I8), [I64(8 * TLB)], source_etype=I8)
+
+    def _hit(self, linear: ir.Value, size: int, write: bool) -> tuple[ir.Value, ir.Value]:
+        """Whether the inline check succeeds, and the host pointer if it does."""
+        b = self.b
+        entry = self._tlb_entry(linear)
+        tag = b.load(b.gep(entry, [I64(8 if write else 0)], source_etype=I8), typ=I64)
+        last = b.add(linear, I64(size - 1)) if size > 1 else linear
+        hit = b.icmp_unsigned("==", b.and_(last, I64(tlb.PAGE)), tag)
+        addend = b.load(b.gep(entry, [I64(24)], source_etype=I8), typ=I64)
+        return hit, b.gep(b.inttoptr(addend, PTR), [linear], source_etype=I8)
+
+    def load(self, linear: Value, width: int, access: int = 0) -> Value:
+        if width & (width - 1) or width > 128:
+            return self._load_parts(linear, width, access)
+        b, size = self.b, width // 8
+        hit, pointer = self._hit(linear.payload, size, bool(access & memory.WRITE))
+        fast, slow, end = (b.append_basic_block(n) for n in ("hit", "miss", "loaded"))
+        b.cbranch(hit, fast, slow, )
+        b.position_at_end(slow)
+        flags = b.or_(I64(access), self._segment_access())
+        status = b.call(self.owner.declare(memory.read), [self.s, linear.payload, I64(size), flags])  # type: ignore[arg-type]
+        self._exit_if(b.icmp_unsigned("!=", status, I64(0)))
+        missed, missed_at = self.value(width).payload, b.block
+        b.branch(end)
+        b.position_at_end(fast)
+        loaded = b.load(pointer, typ=integer(width), align=1)
+        b.branch(end)
+        b.position_at_end(end)
+        phi = b.phi(integer(width))
+        phi.add_incoming(loaded, fast)
+        phi.add_incoming(missed, missed_at)
+        return Value(self, phi, width)
+
+    def _load_parts(self, linear: Value, width: int, access: int) -> Value:
+        """An operand of odd size (far pointers, 80-bit floats): probed as a whole, then read in pieces."""
+        self._probe(linear, width // 8, access)
+        total, at = self.constant(0, width), 0
+        while at < width:
+            step = 64 if width - at >= 64 else 1 << ((width - at).bit_length() - 1)
+            part = self.load(linear + at // 8, step, access)
+            total = total | (part.zext(width) << at)
+            at += step
+        return total
+
+    def store(self, linear: Value, value: Value) -> None:
+        width = value.width
+        if width & (width - 1) or width > 128:
+            self._probe(linear, width // 8, memory.WRITE)
+            at = 0
+            while at < width:
+                step = 64 if width - at >= 64 else 1 << ((width - at).bit_length() - 1)
+                self.store(linear + at // 8, value.bits(at, step))
+                at += step
+            return
+        b, size = self.b, width // 8
+        hit, pointer = self._hit(linear.payload, size, True)
+        fast, slow, end = (b.append_basic_block(n) for n in ("hit", "miss", "stored"))
+        b.cbranch(hit, fast, slow)
+        b.position_at_end(slow)
+        flags = b.or_(I64(memory.WRITE), self._segment_access())
+        if width == 128:
+            low, high = value.bits(0, 64).payload, value.bits(64, 64).payload
+            status = b.call(self.owner.declare(memory.write128), [self.s, linear.payload, low, high])  # type: ignore[arg-type]
+        else:
+            arguments = [self.s, linear.payload, I64(size), value.zext(64).payload, flags]
+            status = b.call(self.owner.declare(memory.write), arguments)  # type: ignore[arg-type]
+        self._exit_if(b.icmp_unsigned("!=", status, I64(0)))
+        b.branch(end)
+        b.position_at_end(fast)
+        b.store(value.payload, pointer, align=1)
+        b.branch(end)
+        b.position_at_end(end)
+
+    def _probe(self, linear: Value, size: int, access: int) -> None:
+        flags = self.b.or_(I64(access), self._segment_access())
+        arguments = [self.s, linear.payload, I64(size), flags]
+        status = self.b.call(self.owner.declare(memory.probe), arguments)  # type: ignore[arg-type]
+        self._exit_if(self.b.icmp_unsigned("!=", status, I64(0)))
+
+    def probe_write(self, linear: Value, size: int) -> None:
+        self._probe(linear, size, memory.WRITE)
+
+    # ---- effects -------------------------------------------------------------------------------------------
+    def _exit_if(self, condition: ir.Value, before: Callable[[], None] | None = None) -> None:
+        """Leave with FAULT when the condition holds."""
+        b = self.b
+        leave, stay = b.append_basic_block("leave"), b.append_basic_block("stay")
+        b.cbranch(condition, leave, stay)
+        b.position_at_end(leave)
+        if before is not None:
+            before()
+        if self.mxcsr_slot is not None:
+            self._load_mxcsr(I32(DEFAULT_MXCSR))
+        self._leave(FAULT)
+        b.position_at_end(stay)
+
+    def _leave(self, status: int) -> None:
+        self.b.ret(I64(status))
+
+    def fault_if(self, condition: Value, vector: int, error: int = 0) -> None:
+        known = self._known(condition.payload)
+        if known == 0:
+            return
+        fault = self.owner.declare(raise_fault)  # type: ignore[arg-type]
+        self._exit_if(condition.payload, lambda: self.b.call(fault, [self.s, I64(vector), I64(error)]))
+
+    def call(self, function: Callable[..., int], *arguments: Value | int) -> None:
+        values = [self.argument(a).payload for a in arguments]
+        self.b.store(self.rip().payload, self._word_pointer(RIP))
+        status = self.b.call(self.owner.declare(function), [self.s, *values])  # type: ignore[arg-type]
+        self._exit_if(self.b.icmp_unsigned("!=", status, I64(0)))
+
+    def jump(self, target: Value) -> None:
+        self.target = target
+
+    def run(self) -> None:
+        """Emit the definition and its commit, up to where the back end continues."""
+        self.form.row.function(self, *self.form.operands, *self.form.row.extra)
+        self._finish_float()
+        for write in self.writes:
+            write()
+
+
+class Handler(Emitter):
+    """A native interpreter handler: operands from the record."""
+
+    def build(self) -> ir.Function:
+        """Emit the handler function."""
+        fn = ir.Function(self.owner.module, HANDLER_TYPE, f"op.{self.form.name}")
+        fn.attributes.add("nounwind")
+        self.s, self.record = fn.args
+        self.s.add_attribute("noalias")
+        self.record.add_attribute("noalias")
+        self.entry = fn.append_basic_block("entry")
+        body = fn.append_basic_block("body")
+        self.b = ir.IRBuilder(body)
+        self.run()
+        if self.target is not None:
+            self.b.store(self.target.payload, self._word_pointer(RIP))
+        self._leave(JUMPED if self.target is not None or self.form.row.sets_rip else NEXT)
+        ir.IRBuilder(self.entry).branch(body)
+        return fn
+
+    def record_word(self, index: int) -> Value:
+        return self._load_bits(self.b.gep(self.record, [I64(8 * index)], source_etype=I8), 64)
+
+    def record_field(self, word: int, shift: int, width: int) -> Value:
+        at = self.b.gep(self.record, [I64(8 * word + shift // 8)], source_etype=I8)
+        return self._load_bits(at, width).zext(64)
+
+    def _register_pointer(self, word: int, field: int) -> ir.Value:
+        return self.b.gep(self.s, [self.record_field(word, field, 16).payload], source_etype=I8)
+
+    def register(self, field: int, width: int) -> Value:
+        return self._load_bits(self._register_pointer(rc.REGS, field), width)
+
+    def set_register(self, field: int, value: Value) -> None:
+        pointer = self._register_pointer(rc.REGS, field)
+        self.writes.append(lambda: self.b.store(value.payload, pointer, align=1))
+
+    def register_number(self, field: int) -> Value:
+        return self.record_field(rc.REGS, field, 16)
+
+    def address_register(self, field: int) -> Value:
+        return self._load_bits(self._register_pointer(rc.ADDRESS, field), 64)
+
+    def _segment_access(self) -> ir.Value:
+        is_stack = self.record_field(rc.PACKED, rc.SEGMENT, 8).eq(SS)
+        return (is_stack.zext(64) << 2).payload
+
+    def _legacy(self) -> ir.Value:
+        flags = self.record_field(rc.PACKED, rc.RFLAGS_SHIFT, 8)
+        return (flags & rc.LEGACY).ne(0).payload
+
+    def _checked(self, segment: Value, offset: Value, size: int, access: int, flat: Value) -> Value:
+        """The flat address in 64-bit mode, the segment-checked one elsewhere."""
+        b = self.b
+        legacy, end, here = b.append_basic_block("legacy"), b.append_basic_block("linear"), b.block
+        b.cbranch(self._legacy(), legacy, end)
+        b.position_at_end(legacy)
+        arguments = [self.s, segment.payload, offset.payload, I64(size), I64(access)]
+        status = b.call(self.owner.declare(segments.linear), arguments)  # type: ignore[arg-type]
+        self._exit_if(b.icmp_unsigned("!=", status, I64(0)))
+        checked, checked_at = self.value().payload, b.block
+        b.branch(end)
+        b.position_at_end(end)
+        phi = b.phi(I64)
+        phi.add_incoming(flat.payload, here)
+        phi.add_incoming(checked, checked_at)
+        return Value(self, phi, 64)
+
+    def linear(self, offset: Value, size: int, access: int) -> Value:
+        flat = offset + self.address_register(rc.SEGMENT_BASE)
+        return self._checked(self.record_field(rc.PACKED, rc.SEGMENT, 8), offset, size, access, flat)
+
+    def stack_linear(self, offset: int, size: int, access: int) -> Value:
+        return self.stack_linear_at(self.state(GPR + RSP) + offset, size, access)
+
+    def stack_linear_at(self, pointer: Value, size: int, access: int) -> Value:
+        at = pointer & self.state(STACK_MASK)
+        return self._checked(self.const(SS, 64), at, size, access | STACK_ACCESS, at)
+
+
+__all__ = ["Any", "Emitter", "Handler", "paging"]

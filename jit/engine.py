@@ -1,0 +1,126 @@
+"""The native accelerator: owns the image, the arenas and the callbacks of one vCPU, and runs it.
+
+`Engine(state, host, ram, mode).run()` is what the machine's run loop calls, on the vCPU's thread; native code runs without
+the GIL and takes it only in callbacks.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+import threading
+from collections import Counter
+from collections.abc import Callable
+
+from pyemu.cpu.host import CALL_MMIO_READ, CALL_MMIO_WRITE, CALL_PORT_READ, CALL_PORT_WRITE, CALL_SERVICE, Exit, Host
+from pyemu.cpu.primitives import SERVICES
+from pyemu.cpu.state import CODE_BITMAP, HOST_CALLS, M64, RAM_BASE, RANGE_COUNT, RANGES, State
+from pyemu.jit import build, hostmem
+from pyemu.jit import layout as ly
+
+ARENA_SIZE = 192 << 20
+CODE_SIZE = 128 << 20
+_CALLBACK = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_uint64)
+
+_image: tuple[build.Image, hostmem.Image] | None = None
+_image_lock = threading.Lock()
+
+
+def image() -> tuple[build.Image, hostmem.Image]:
+    """The native image, built or loaded once a process."""
+    global _image
+    with _image_lock:
+        if _image is None:
+            built = build.load()
+            _image = built, hostmem.Image(built.code)
+        return _image
+
+
+class Engine:
+    """Runs one vCPU natively. `mode` is "interp" or "jit"."""
+
+    def __init__(self, state: State, host: Host, ram: memoryview, mode: str = "jit") -> None:
+        self.state, self.host, self.mode = state, host, mode
+        state.ram, state.host = ram, host
+        built, code = image()
+        self.symbols = built.symbols
+        self.base = code.address
+        self.error: BaseException | None = None
+        self.calls: Counter[str] = Counter()
+        self._callbacks: list[object] = []
+        self._install_callbacks()
+        self._allocate(built)
+        kind = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p)
+        self._address = ctypes.addressof(state)
+        self._run = kind(self.base + self.symbols["pyemu.jit.loop.run"])
+        self.flush = lambda: kind(self.base + self.symbols["pyemu.jit.blocks.flush"])(self._address)
+
+    def _allocate(self, built: build.Image) -> None:
+        s = self.state
+        top = max((s[RANGES + 3 * k + 1] for k in range(s[RANGE_COUNT])), default=0)
+        pages = -(-top // 4096)
+        self.arena = hostmem.Array(ARENA_SIZE)
+        self.hash = hostmem.Array(8 * ly.HASH_SIZE)
+        self.pages = hostmem.Array(8 * ly.PAGE_WORDS * pages)
+        self.bitmap = hostmem.Array(pages)
+        self.handlers = hostmem.Array(8 * len(built.handlers))
+        self.handlers.map[: 8 * len(built.handlers)] = struct.pack(
+            f"<{len(built.handlers)}Q", *(self.base + offset for offset in built.handlers)
+        )
+        s[ly.ARENA] = s[ly.ARENA_NEXT] = self.arena.address
+        s[ly.ARENA_END] = self.arena.address + self.arena.size
+        s[ly.HASH], s[ly.PAGES], s[ly.PAGE_COUNT] = self.hash.address, self.pages.address, pages
+        s[CODE_BITMAP], s[ly.HANDLERS] = self.bitmap.address, self.handlers.address
+        assert s[RAM_BASE], "the machine sets RAM_BASE before it makes an engine"
+
+    # ---- callbacks -----------------------------------------------------------------------------------------
+    def _guard(self, name: str, function: Callable[[int, int, int], int | None]) -> object:
+        """A callback never raises into native code: the error is kept, and the run stops."""
+        calls = self.calls
+
+        def callback(_: int, a: int, b: int, c: int) -> int:
+            try:
+                calls[name] += 1
+                return (function(a, b, c) or 0) & M64
+            except BaseException as error:  # also KeyboardInterrupt
+                self.fail(error)
+                return 0
+
+        return _CALLBACK(callback)
+
+    def fail(self, error: BaseException) -> None:
+        """Keep an exception for run() to raise."""
+        if self.error is None:
+            self.error = error
+        from pyemu.cpu.state import EXIT_REQUEST
+
+        self.state[EXIT_REQUEST] = 1
+
+    def _install_callbacks(self) -> None:
+        host, s = self.host, self.state
+        functions: dict[int, tuple[str, Callable[[int, int, int], int | None]]] = {
+            CALL_MMIO_READ: ("mmio read", lambda a, n, _: host.mmio_read(a, n)),
+            CALL_MMIO_WRITE: ("mmio write", lambda a, n, v: host.mmio_write(a, n, v)),
+            CALL_PORT_READ: ("port read", lambda a, n, _: host.port_read(a, n)),
+            CALL_PORT_WRITE: ("port write", lambda a, n, v: host.port_write(a, n, v)),
+            CALL_SERVICE: ("service", lambda n, a, b: SERVICES[n](s, a, b)),
+        }
+        for number, (name, function) in functions.items():
+            callback = self._guard(name, function)
+            self._callbacks.append(callback)
+            s[HOST_CALLS + number] = ctypes.cast(callback, ctypes.c_void_p).value or 0  # type: ignore[arg-type]
+
+    # ---- running -------------------------------------------------------------------------------------------
+    def run(self) -> Exit:
+        """Execute until there is a reason to stop; raises what a callback raised."""
+        reason = Exit(self._run(self._address))
+        if self.error is not None:
+            error, self.error = self.error, None
+            raise error
+        return reason
+
+    def statistics(self) -> dict[str, int]:
+        """The tiers' counters."""
+        names = zip(ly.STAT_NAMES, range(ly.STAT_BLOCKS, ly.STAT_BLOCKS + len(ly.STAT_NAMES)), strict=True)
+        counters = {name: self.state[index] for name, index in names}
+        return counters | {f"callbacks: {name}": count for name, count in self.calls.items()}

@@ -1,0 +1,66 @@
+"""Host memory for generated code: executable images and large zeroed arrays, placed where 32-bit addresses reach.
+
+W^X holds everywhere: an image is written before it becomes executable; the code cache is one memfd mapped twice.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+
+MAP_32BIT = 0x40  # asm/mman.h: below 2 GiB
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+MAP_NORESERVE = 0x4000
+PAGE = 4096
+
+
+class ExecutableMemoryError(RuntimeError):
+    """The host forbids executable mappings."""
+
+
+def address_of(mapping: mmap.mmap) -> int:
+    """Host address of a writable mapping."""
+    return ctypes.addressof(ctypes.c_char.from_buffer(mapping))
+
+
+class Image:
+    """Read-only executable code."""
+
+    def __init__(self, code: bytes) -> None:
+        size = -(-len(code) // PAGE) * PAGE
+        self.map = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_32BIT)
+        self.map[: len(code)] = code
+        self.address = address_of(self.map)
+        if _libc.mprotect(self.address, size, mmap.PROT_READ | mmap.PROT_EXEC):
+            reason = os.strerror(ctypes.get_errno())
+            raise ExecutableMemoryError(f"this host refuses executable memory ({reason}): use -accel reference")
+
+
+class CodeCache:
+    """Memory for translated code: a writable and an executable view of the same pages."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        handle = os.memfd_create("pyemu-code")
+        try:
+            os.ftruncate(handle, size)
+            self.writable = mmap.mmap(handle, size, flags=mmap.MAP_SHARED | MAP_32BIT)
+            protection = mmap.PROT_READ | mmap.PROT_WRITE
+            self.executable = mmap.mmap(handle, size, flags=mmap.MAP_SHARED | MAP_32BIT, prot=protection)
+        finally:
+            os.close(handle)
+        self.write_address, self.address = address_of(self.writable), address_of(self.executable)
+        if _libc.mprotect(self.address, size, mmap.PROT_READ | mmap.PROT_EXEC):
+            reason = os.strerror(ctypes.get_errno())
+            raise ExecutableMemoryError(f"this host refuses executable memory ({reason}): use -accel interp or reference")
+
+
+class Array:
+    """Zeroed memory, touched only where it is used."""
+
+    def __init__(self, size: int) -> None:
+        size = max(PAGE, -(-size // PAGE) * PAGE)
+        self.map = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE)
+        self.size, self.address = size, address_of(self.map)

@@ -1,0 +1,58 @@
+"""Words of State[JIT..] and the layout of blocks: what the native back ends share among themselves.
+
+Sizes are in bytes, word offsets in 64-bit words; host addresses are plain numbers.
+"""
+
+from __future__ import annotations
+
+from pyemu.cpu.state import JIT, STATS
+
+# ---- State words ---------------------------------------------------------------------------------------------
+ARENA = JIT + 0  # host address of the block arena
+ARENA_END = JIT + 1
+ARENA_NEXT = JIT + 2  # next free byte
+HASH = JIT + 3  # host address of the block hash table: HASH_SIZE block addresses
+PAGES = JIT + 4  # host address of PAGE_WORDS words for each physical page
+PAGE_COUNT = JIT + 5  # physical pages that PAGES covers
+HANDLERS = JIT + 6  # host address of the table of handler addresses, by form
+KILLED = JIT + 7  # nonzero: code was invalidated since it was last cleared
+CURRENT_RECORD = JIT + 8  # record being executed, for the machine's questions
+CODE = JIT + 9  # translated code: host address (executable view)
+CODE_WRITE = JIT + 10  # the same memory, writable view
+CODE_END = JIT + 11
+CODE_NEXT = JIT + 12
+STENCILS = JIT + 13  # host address of the stencil tables
+ENTER = JIT + 14  # host address of the entry thunk
+USE_CODE = JIT + 15  # 1: translate (jit), 0: interpret
+EXIT_SLOT = JIT + 16  # chaining: address of the slot that the last block left through, or 0
+EXIT_BLOCK = JIT + 17
+ICOUNT_MODE = JIT + 18  # 1: time is counted in instructions
+JUMP_CACHE = JIT + 19  # host address of the jump cache
+RETURN_STATUS = JIT + 20
+CALL_STATS = JIT + 21
+CODE_START = JIT + 22  # where translated blocks begin, after the thunks
+
+HASH_BITS = 16
+HASH_SIZE = 1 << HASH_BITS
+
+# ---- a block: header words, then the records of its instructions ----------------------------------------------
+B_RIP, B_PHYS, B_MODE, B_CS_BASE, B_COUNT, B_HASH_NEXT, B_CODE, B_PAGE_NEXT, B_PAGE2, B_PAGE2_NEXT, B_BYTES, B_SPARE = range(12)
+B_WORDS = 12
+B_SIZE = 8 * B_WORDS
+DEAD = 0xFFFFFFFFFFFFFFFF  # B_RIP of an invalidated block
+RECORD_SIZE = 64
+MAX_INSTRUCTIONS = 64
+
+# ---- a physical page: list of blocks, granule mask ---------------------------------------------------------------
+P_BLOCKS, P_GRANULES = 0, 1
+PAGE_WORDS = 2
+
+# ---- statistics --------------------------------------------------------------------------------------------------
+(
+    STAT_BLOCKS, STAT_INSTRUCTIONS, STAT_TRANSLATE_TICKS, STAT_CODE_BYTES, STAT_INVALIDATED, STAT_FLUSHES,
+    STAT_TLB_MISSES, STAT_SLOW_EXITS, STAT_HANDLER_CALLS, STAT_LOOKUPS, STAT_FAULTS, STAT_INTERRUPTS, STAT_CHAINS,
+) = range(STATS, STATS + 13)  # fmt: skip
+STAT_NAMES = (
+    "blocks", "instructions translated", "translation ticks", "code bytes", "blocks invalidated", "arena flushes",
+    "tlb misses", "slow exits", "handler calls", "lookups", "faults", "interrupts", "chains",
+)  # fmt: skip

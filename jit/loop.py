@@ -1,0 +1,113 @@
+"""The native run loop: looks blocks up, interprets or runs them, delivers faults and interrupts. Mechanism code.
+
+`run(s)` executes until something needs Python, and returns the reason (cpu/host.py, Exit). All architectural state is in State
+when it returns.
+"""
+
+from __future__ import annotations
+
+from pyemu.cpu import interrupts
+from pyemu.cpu import mode as md
+from pyemu.cpu.decode import record as rc
+from pyemu.cpu.faults import raise_debug
+from pyemu.cpu.host import Exit
+from pyemu.cpu.state import (
+    BUDGET,
+    EXIT_REQUEST,
+    FAULT_VECTOR,
+    HALTED,
+    ICOUNT,
+    IRQ_PENDING,
+    M64,
+    MODE,
+    NMI_PENDING,
+    NO_FAULT,
+    RIP,
+    State,
+)
+from pyemu.jit import blocks
+from pyemu.jit import layout as ly
+from pyemu.jit.emit import JUMPED, NEXT
+from pyemu.jit.native import call_handler, peek64, poke64, shared_word
+
+HALT, REQUEST, BUDGET_USED, SHUTDOWN = Exit.HALT, Exit.REQUEST, Exit.BUDGET, Exit.SHUTDOWN
+DR6_BS = 1 << 14
+
+
+def interpret(s: State, block: int) -> int:
+    """Run a block's instructions one by one. Returns the status of the last: a fault is raised if it is FAULT."""
+    count = peek64(block + 8 * ly.B_COUNT)
+    if count > s[BUDGET]:
+        count = s[BUDGET]
+    record = block + ly.B_SIZE
+    done = 0
+    status = NEXT
+    s[ly.KILLED] = 0
+    while done < count:
+        s[ly.CURRENT_RECORD] = record
+        status = call_handler(s, peek64(record), record)
+        if status != NEXT:
+            break
+        done = done + 1
+        s[ICOUNT] = s[ICOUNT] + 1
+        s[BUDGET] = s[BUDGET] - 1
+        record = record + ly.RECORD_SIZE
+        if s[ly.KILLED]:
+            break
+    if status == JUMPED:
+        s[ICOUNT] = s[ICOUNT] + 1
+        s[BUDGET] = s[BUDGET] - 1
+    elif status == NEXT:
+        last = record - ly.RECORD_SIZE
+        s[RIP] = (peek64(last + 8 * rc.R_RIP) + ((peek64(last + 8 * rc.PACKED) >> rc.LENGTH) & 0xFF)) & M64
+    else:
+        s[RIP] = peek64(record + 8 * rc.R_RIP)
+    return status
+
+
+def boundary(s: State) -> int:
+    """Between blocks: 0 to go on, or the reason to stop."""
+    if shared_word(s, EXIT_REQUEST):
+        s[EXIT_REQUEST] = 0
+        return REQUEST
+    if shared_word(s, IRQ_PENDING) | shared_word(s, NMI_PENDING):
+        if interrupts.take_interrupts(s) == 2:
+            return SHUTDOWN
+    if s[HALTED]:
+        return HALT
+    if s[BUDGET] == 0:
+        return BUDGET_USED
+    return 0
+
+
+def after_fault(s: State) -> int:
+    """Deliver the raised fault; 0 to go on, SHUTDOWN for a triple fault."""
+    s[ly.STAT_FAULTS] += 1
+    if interrupts.deliver_fault(s) == 2:
+        return SHUTDOWN
+    return 0
+
+
+def run(s: State) -> int:
+    """Execute until there is a reason to stop."""
+    while True:
+        reason = boundary(s)
+        if reason != 0:
+            return reason
+        block = blocks.lookup(s)
+        trap = s[MODE] & md.TRAP
+        if block == 0:
+            if after_fault(s):
+                return SHUTDOWN
+            continue
+        status = interpret(s, block)
+        if s[FAULT_VECTOR] != NO_FAULT:
+            if after_fault(s):
+                return SHUTDOWN
+        elif trap:
+            raise_debug(s, DR6_BS)
+            if after_fault(s):
+                return SHUTDOWN
+
+
+__all__ = ["poke64", "run"]

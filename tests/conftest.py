@@ -1,0 +1,27 @@
+"""Fixtures and options that tests of several folders share."""
+
+import pytest
+
+from tests.linux_guests import images, machines
+
+EMULATORS = {"pyemu": machines.PYEMU, "qemu": machines.QEMU}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--emulator qemu` runs the boot tests against QEMU: that judges the tests, and the guests, rather than pyemu."""
+    parser.addoption("--emulator", choices=sorted(EMULATORS), default="pyemu", help="what the boot tests boot with")
+
+
+@pytest.fixture(scope="session")
+def emulator(request: pytest.FixtureRequest) -> tuple[str, ...]:
+    """The start of the command line of what the boot tests boot with."""
+    return EMULATORS[request.config.getoption("--emulator")]
+
+
+@pytest.fixture(scope="session")
+def guests() -> images.Guests:
+    """The Linux guests; a test that needs them fails, with an explanation, where they can't be had."""
+    try:
+        return images.obtain()
+    except images.GuestsMissing as error:
+        pytest.fail(str(error), pytrace=False)

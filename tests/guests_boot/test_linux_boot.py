@@ -1,0 +1,95 @@
+"""Debian's kernels, unmodified, boot to a shell that takes typed input, and power off cleanly.
+
+`pytest tests/guests_boot --emulator qemu` runs the same tests against QEMU.
+"""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.linux_guests import initramfs, machines
+from tests.linux_guests.bootlog import trouble, without_expected
+from tests.linux_guests.console import Console
+from tests.linux_guests.images import Guests
+
+BOOT_SECONDS = 180.0
+COMMAND_SECONDS = 60.0
+SUFFIX = {"cloud": "-cloud-amd64", "generic": "-amd64"}  # of the kernel's release
+
+
+def boot_log(command: list[str]) -> tuple[str, int]:
+    """Runs a guest that needs no typing to its end; its log and the emulator's status."""
+    with Console(command) as console:
+        status = console.finish(BOOT_SECONDS)
+        return console.text, status
+
+
+def unexpected_trouble(log: str, kernel: Path, guests: Guests) -> list[str]:
+    """Lines of trouble in the log that QEMU's log of the same files doesn't have, or all where there is no QEMU."""
+    lines = trouble(log)
+    if not lines or not shutil.which(machines.QEMU[0]):
+        return lines
+    reference, _ = boot_log(
+        machines.command(machines.QEMU, kernel, guests.initrd, append=f"{machines.APPEND} rdinit=/scripted")
+    )
+    return without_expected(lines, trouble(reference))
+
+
+@pytest.mark.long
+@pytest.mark.xdist_group("linux")
+@pytest.mark.parametrize("flavour", sorted(SUFFIX))
+def test_kernel_reaches_a_shell_that_works_and_powers_off(
+    flavour: str, emulator: tuple[str, ...], guests: Guests, tmp_path: Path
+) -> None:
+    kernel: Path = getattr(guests, flavour)
+    with Console(machines.command(emulator, kernel, guests.initrd), log=tmp_path / "console.log") as console:
+        console.expect(rf"^{initramfs.READY}$", BOOT_SECONDS)
+        console.expect(initramfs.PROMPT, COMMAND_SECONDS)
+
+        cpuinfo = console.shell("cat /proc/cpuinfo", COMMAND_SECONDS)
+        assert cpuinfo.count("processor\t:") == 1
+        flags = next(line for line in cpuinfo.splitlines() if line.startswith("flags")).split()
+        assert {"fpu", "tsc", "pae", "apic", "sse2", "syscall", "nx", "lm"} <= set(flags)
+
+        assert console.shell(initramfs.LOOP, COMMAND_SECONDS).strip() == "looped 20000"
+        digest = console.shell(f"sha256sum {initramfs.KNOWN_FILE}", COMMAND_SECONDS)
+        assert digest.split() == [initramfs.KNOWN_DIGEST, initramfs.KNOWN_FILE]
+
+        log = console.shell("dmesg", COMMAND_SECONDS)
+        assert re.search(rf"^(<\d+>)?\[ +0\.0+\] Linux version [0-9.-]+{SUFFIX[flavour]} ", log, re.MULTILINE)
+        assert f"Command line: {machines.APPEND}" in log
+
+        console.send("poweroff -f\n")
+        assert console.finish(COMMAND_SECONDS) == 0
+        everything = console.text
+    assert "Power down" in everything
+    assert unexpected_trouble(log + everything, kernel, guests) == []
+
+
+@pytest.mark.long
+@pytest.mark.xdist_group("linux")
+def test_control_c_interrupts_the_guests_command_and_not_the_emulator(
+    emulator: tuple[str, ...], guests: Guests
+) -> None:
+    with Console(machines.command(emulator, guests.cloud, guests.initrd)) as console:
+        console.expect(initramfs.PROMPT, BOOT_SECONDS)
+        console.send("echo started-$((1)); sleep 1000\n")
+        console.expect("started-1\n", COMMAND_SECONDS)
+        console.send("\x03")
+        assert console.shell("echo still here", COMMAND_SECONDS) == "still here\n"
+        console.send("\x01x")
+        console.finish(COMMAND_SECONDS)
+
+
+@pytest.mark.long
+@pytest.mark.xdist_group("linux")
+def test_scripted_boot_prints_the_right_digest_and_ends(emulator: tuple[str, ...], guests: Guests) -> None:
+    log, status = boot_log(
+        machines.command(emulator, guests.cloud, guests.initrd, append=f"{machines.APPEND} rdinit=/scripted")
+    )
+    assert status == 0
+    assert f"{initramfs.KNOWN_DIGEST}  {initramfs.KNOWN_FILE}\n" in log
+    ready, done = log.index(f"{initramfs.READY}\n"), log.index(f"{initramfs.DONE}\n")
+    assert ready < log.index("looped 20000\n") < done

@@ -1,0 +1,103 @@
+"""Downloads and unpacks Debian packages without installing anything and without being root.
+
+Uses the system's package lists when they know the package, otherwise lists of its own under the given directory: the
+system's state is only ever read. What the packages are used for is none of this module's business.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+DPKG_STATUS = Path("/var/lib/dpkg/status")
+# apt drops its rights to this user for downloads, who couldn't write into a directory that belongs to somebody else.
+NO_SANDBOX = ("-o", "APT::Sandbox::User=root")
+GUEST_ARCHITECTURE = ("-o", "APT::Architecture=amd64")
+
+
+class AptError(Exception):
+    """A package can't be had; the text says why and what would help."""
+
+
+class Apt:
+    """Package downloads, with everything that apt writes kept below `state`."""
+
+    def __init__(self, state: Path) -> None:
+        missing = [tool for tool in ("apt-get", "apt-cache", "dpkg-deb") if shutil.which(tool) is None]
+        if missing:
+            raise AptError(f"not found: {', '.join(missing)}")
+        self._state = state
+        self._options: tuple[str, ...] = (*NO_SANDBOX, *GUEST_ARCHITECTURE)
+
+    def dependency(self, package: str, pattern: str) -> str:
+        """The name of the first dependency of `package` that matches `pattern` entirely."""
+        for line in self._show(package).splitlines():
+            if line.startswith("Depends:"):
+                for name in re.findall(r"[^\s,|()]+(?=\s|,|$)", line.removeprefix("Depends:")):
+                    if re.fullmatch(pattern, name):
+                        return str(name)
+        raise AptError(f"package {package} depends on nothing like {pattern}")
+
+    def download(self, package: str, directory: Path) -> Path:
+        """Downloads a package file; apt checks it against the signed lists."""
+        self._show(package)
+        directory.mkdir(parents=True, exist_ok=True)
+        try:
+            self._run("apt-get", ["download", package], directory)
+        except AptError:  # lists that are older than the mirror name files that no longer exist
+            self._use_private_lists()
+            self._run("apt-get", ["download", package], directory)
+        found = sorted(directory.glob(f"{package}_*.deb"))
+        if not found:
+            raise AptError(f"apt-get download {package} left no file")
+        return found[-1]
+
+    def unpack(self, package_file: Path, directory: Path) -> None:
+        """Unpacks the files of a package; none of its scripts are run."""
+        directory.mkdir(parents=True, exist_ok=True)
+        _run(["dpkg-deb", "-x", str(package_file), str(directory)], directory)
+
+    def _show(self, package: str) -> str:
+        """The package's record, from lists that know it."""
+        try:
+            record = self._run("apt-cache", ["show", "--no-all-versions", package])
+        except AptError:
+            record = ""
+        if not record:
+            self._use_private_lists()
+            record = self._run("apt-cache", ["show", "--no-all-versions", package])
+        return record
+
+    def _use_private_lists(self) -> None:
+        """Downloads package lists into our own directory, and uses only those from now on."""
+        lists, cache = self._state / "lists", self._state / "cache"
+        if str(lists) in " ".join(self._options):
+            return
+        (lists / "partial").mkdir(parents=True, exist_ok=True)
+        (cache / "archives" / "partial").mkdir(parents=True, exist_ok=True)
+        status = DPKG_STATUS if DPKG_STATUS.exists() else Path(os.devnull)
+        settings = (
+            f"Dir::State={self._state}",
+            f"Dir::State::lists={lists}",
+            f"Dir::State::status={status}",
+            f"Dir::Cache={cache}",
+        )
+        self._options += tuple(word for setting in settings for word in ("-o", setting))
+        print("downloading package lists", file=sys.stderr, flush=True)
+        self._run("apt-get", ["update"])
+
+    def _run(self, tool: str, arguments: Sequence[str], directory: Path | None = None) -> str:
+        return _run([tool, "-q", *self._options, *arguments], directory or self._state)
+
+
+def _run(command: list[str], directory: Path) -> str:
+    directory.mkdir(parents=True, exist_ok=True)
+    environment = os.environ | {"LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"}
+    done = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        reason = (done.stderr.strip() or done.stdout.strip() or f"status {done.returncode}").splitlines()
+        raise AptError(f"{' '.join(command)}: {reason[-1]}")
+    return done.stdout

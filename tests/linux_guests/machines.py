@@ -1,0 +1,24 @@
+"""Command lines that boot a Linux guest under pyemu and under QEMU, made from the same arguments."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+PYEMU = (sys.executable, "-m", "pyemu")
+QEMU = ("qemu-system-x86_64", "-accel", "tcg")
+MEMORY_MIB = 512
+APPEND = "console=ttyS0"
+
+
+def command(
+    emulator: Sequence[str],
+    kernel: Path | str,
+    initrd: Path | str,
+    *,
+    append: str = APPEND,
+    memory_mib: int = MEMORY_MIB,
+    extra: Sequence[str] = (),
+) -> list[str]:
+    """One vCPU, the serial port on stdio, and an end instead of a reboot."""
+    machine = ["-m", str(memory_mib), "-smp", "1", "-nographic", "-no-reboot"]
+    return [*emulator, *machine, *extra, "-kernel", str(kernel), "-initrd", str(initrd), "-append", append]
