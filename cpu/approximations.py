@@ -1,6 +1,6 @@
 """RCPSS and RSQRTSS for all back ends: rare enough to be computed by softfloat_approx.py everywhere (mechanism).
 
-    reciprocal(s, bits) -> VALUE    reciprocal_root(s, bits) -> VALUE     of one single-precision number
+reciprocal(s, bits) -> VALUE    reciprocal_root(s, bits) -> VALUE     of one single-precision number
 """
 
 from __future__ import annotations

@@ -8,7 +8,8 @@
     invpcid(s, kind, linear)         kind = the register operand, linear = address of the 16-byte descriptor
     rdtsc(s)   rdtscp(s)   rdpmc(s)  EDX:EAX (ECX)
 
-Each returns nonzero after raising a fault. An instruction that writes CR0, CR3, CR4 or XCR0, or LMSW, must end its block.
+Each returns nonzero after raising a fault. An instruction that writes CR0, CR3, CR4 or XCR0, or LMSW, must end its
+block.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ CR4_TRANSLATION = CR4_PSE | CR4_PAE | CR4_PGE | CR4_PCIDE | CR4_SMEP | CR4_SMAP
 CR4_PDPTE = CR4_PSE | CR4_PAE | CR4_PGE | CR4_SMEP  # a change of these reloads the PDPTEs (SDM 3, 4.4.1)
 CR3_NO_FLUSH = 1 << 63  # with PCIDs: keep the translations
 CR3_PCID = 0xFFF
-PDPTE_RESERVED = 0x1E6 | (M64 & ~physical.PHYSICAL_MASK)  # bits 1-2, 5-8 and beyond the physical width (SDM 3, table 4-8)
+PDPTE_RESERVED = 0x1E6 | (M64 & ~physical.PHYSICAL_MASK)  # bits 1-2, 5-8 and beyond the width (SDM 3, table 4-8)
 # DR6 and DR7 (SDM 3, 18.2)
 DR6_ONES, DR6_WRITABLE = 0xFFFF0FF0, 0xE00F
 DR7_ONES, DR7_WRITABLE, DR7_GD = 0x400, 0xFFFF23FF, 1 << 13
@@ -189,7 +190,7 @@ def write_cr0(s: State, value: int) -> int:
 
 
 def write_cr3(s: State, value: int) -> int:
-    """MOV to CR3. Translations are not tagged with their PCID, so that only a reload of the same context may keep them."""
+    """MOV to CR3. Translations are not tagged with their PCID: only a reload of the same context may keep them."""
     new = value
     keep = 0
     if s[EFER] & EFER_LMA:
@@ -295,7 +296,8 @@ def put_edx_eax(s: State, value: int) -> int:
 
 def get_edx_eax(s: State) -> int:
     """EDX:EAX."""
-    return (s[GPR + RDX] & M32) << 32 | (s[GPR + RAX] & M32)
+    value: int = (s[GPR + RDX] & M32) << 32 | (s[GPR + RAX] & M32)
+    return value
 
 
 def xgetbv(s: State) -> int:
@@ -352,7 +354,8 @@ def invpcid(s: State, kind: int, linear: int) -> int:
 # ---- counters -----------------------------------------------------------------------------------------------------
 def tsc(s: State) -> int:
     """The guest's time-stamp counter."""
-    return (call_service(s, READ_TSC, 0, 0) + s[TSC_OFFSET]) & M64
+    now: int = (call_service(s, READ_TSC, 0, 0) + s[TSC_OFFSET]) & M64
+    return now
 
 
 def rdtsc(s: State) -> int:

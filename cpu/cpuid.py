@@ -6,9 +6,9 @@
     has(model, feature)           QEMU's names of features
     cr4_allowed(s)      the bits of CR4 that the model lets be set (mechanism)
 
-A feature is announced only if the processor has it. The models have the names and identity of QEMU's under TCG; `qemu64`
-has beyond QEMU's the TSC-deadline timer and the invariant TSC, since guests calibrate less with them, and lacks SVM and
-machine checks. Bits are cited from SDM 2, CPUID, and AMD APM 3, appendix E.
+A feature is announced only if the processor has it. The models have the names and identity of QEMU's under TCG;
+`qemu64` has beyond QEMU's the TSC-deadline timer and the invariant TSC, since guests calibrate less with them, and
+lacks SVM and machine checks. Bits are cited from SDM 2, CPUID, and AMD APM 3, appendix E.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from pyemu.cpu.state import APIC_ID, CPU_COUNT, CPUID_MODEL, CR4, GPR, RAX, RBX,
 # feature -> (leaf, subleaf, register, bit); registers in the order EAX EBX ECX EDX
 _EAX, _EBX, _ECX, _EDX = range(4)
 FEATURES: dict[str, tuple[int, int, int, int]] = {
-    "fpu": (1, 0, _EDX, 0), "de": (1, 0, _EDX, 2), "pse": (1, 0, _EDX, 3), "tsc": (1, 0, _EDX, 4), "msr": (1, 0, _EDX, 5),
-    "pae": (1, 0, _EDX, 6), "cx8": (1, 0, _EDX, 8), "apic": (1, 0, _EDX, 9), "sep": (1, 0, _EDX, 11),
-    "mtrr": (1, 0, _EDX, 12), "pge": (1, 0, _EDX, 13), "cmov": (1, 0, _EDX, 15), "pat": (1, 0, _EDX, 16),
-    "pse36": (1, 0, _EDX, 17), "clflush": (1, 0, _EDX, 19), "mmx": (1, 0, _EDX, 23), "fxsr": (1, 0, _EDX, 24),
-    "sse": (1, 0, _EDX, 25), "sse2": (1, 0, _EDX, 26), "ht": (1, 0, _EDX, 28),
+    "fpu": (1, 0, _EDX, 0), "de": (1, 0, _EDX, 2), "pse": (1, 0, _EDX, 3), "tsc": (1, 0, _EDX, 4),
+    "msr": (1, 0, _EDX, 5), "pae": (1, 0, _EDX, 6), "cx8": (1, 0, _EDX, 8), "apic": (1, 0, _EDX, 9),
+    "sep": (1, 0, _EDX, 11), "mtrr": (1, 0, _EDX, 12), "pge": (1, 0, _EDX, 13), "cmov": (1, 0, _EDX, 15),
+    "pat": (1, 0, _EDX, 16), "pse36": (1, 0, _EDX, 17), "clflush": (1, 0, _EDX, 19), "mmx": (1, 0, _EDX, 23),
+    "fxsr": (1, 0, _EDX, 24), "sse": (1, 0, _EDX, 25), "sse2": (1, 0, _EDX, 26),
     "pni": (1, 0, _ECX, 0), "ssse3": (1, 0, _ECX, 9), "cx16": (1, 0, _ECX, 13), "pcid": (1, 0, _ECX, 17),
     "sse4.1": (1, 0, _ECX, 19), "sse4.2": (1, 0, _ECX, 20), "x2apic": (1, 0, _ECX, 21), "movbe": (1, 0, _ECX, 22),
-    "popcnt": (1, 0, _ECX, 23), "tsc-deadline": (1, 0, _ECX, 24), "xsave": (1, 0, _ECX, 26), "osxsave": (1, 0, _ECX, 27),
+    "popcnt": (1, 0, _ECX, 23), "tsc-deadline": (1, 0, _ECX, 24), "xsave": (1, 0, _ECX, 26),
     "hypervisor": (1, 0, _ECX, 31),
     "arat": (6, 0, _EAX, 2),
     "fsgsbase": (7, 0, _EBX, 0), "smep": (7, 0, _EBX, 7), "erms": (7, 0, _EBX, 9), "invpcid": (7, 0, _EBX, 10),
     "smap": (7, 0, _EBX, 20),
     "xsaveopt": (0xD, 1, _EAX, 0), "xsavec": (0xD, 1, _EAX, 1), "xgetbv1": (0xD, 1, _EAX, 2),
-    "lahf-lm": (0x80000001, 0, _ECX, 0), "3dnowprefetch": (0x80000001, 0, _ECX, 8), "topoext": (0x80000001, 0, _ECX, 22),
+    "lahf-lm": (0x80000001, 0, _ECX, 0), "3dnowprefetch": (0x80000001, 0, _ECX, 8),
     "syscall": (0x80000001, 0, _EDX, 11), "nx": (0x80000001, 0, _EDX, 20), "pdpe1gb": (0x80000001, 0, _EDX, 26),
     "rdtscp": (0x80000001, 0, _EDX, 27), "lm": (0x80000001, 0, _EDX, 29),
     "invtsc": (0x80000007, 0, _EDX, 8),
@@ -72,8 +72,8 @@ class Model:
 
 
 MODELS = (
-    Model("qemu64", "pyemu virtual CPU qemu64", 15, 107, 1, frozenset(_BASE.split())),
     Model("max", "pyemu virtual CPU max", 15, 107, 1, frozenset(f"{_BASE} {_MORE}".split())),
+    Model("qemu64", "pyemu virtual CPU qemu64", 15, 107, 1, frozenset(_BASE.split())),
 )
 DEFAULT_MODEL = "max"
 
@@ -86,7 +86,6 @@ CLFLUSH_LINE = 64
 
 # Caches, as the legacy leaves describe them: level, type (1 data, 2 instruction, 3 unified), KiB, ways
 _CACHES = ((1, 1, 64, 2), (1, 2, 64, 2), (2, 3, 512, 16), (3, 3, 16384, 16))
-_AMD_WAYS = {1: 1, 2: 2, 4: 4, 8: 6, 16: 8}  # AMD APM 3, table E-4
 
 # CR4 bits and the feature that each comes with; the others may always be set
 _CR4_FEATURES = {
@@ -194,8 +193,8 @@ def _extended(s: State, model: Model, number: int) -> list[int]:
         first = 64 << 24 | 2 << 16 | 1 << 8 | CLFLUSH_LINE  # size in KiB, ways, lines per tag, line
         return [0x01FF01FF, 0x01FF01FF, first, first]
     elif number == 0x80000006:
-        ways = _AMD_WAYS[16]
-        return [0, 0x42004200, 512 << 16 | ways << 12 | 1 << 8 | CLFLUSH_LINE, 32 << 18 | ways << 12 | 1 << 8 | CLFLUSH_LINE]
+        line = 8 << 12 | 1 << 8 | CLFLUSH_LINE  # 16 ways (AMD APM 3, table E-4), one line per tag
+        return [0, 0x42004200, 512 << 16 | line, 32 << 18 | line]
     elif number == 0x80000008:
         return [LINEAR_BITS << 8 | physical.PHYSICAL_BITS, 0, max(s[CPU_COUNT], 1) - 1, 0]
     return registers
@@ -247,4 +246,5 @@ def cpuid(s: State) -> int:
 
 def cr4_allowed(s: State) -> int:
     """The bits of CR4 that are not reserved."""
-    return CR4_BITS[s[CPUID_MODEL]]
+    bits: int = CR4_BITS[s[CPUID_MODEL]]
+    return bits

@@ -197,16 +197,6 @@ def visible(s: State, selector: int) -> int:
     return 0
 
 
-def upper_visible(s: State, selector: int) -> int:
-    """Bytes 8-15 for LAR and LSL: as visible()."""
-    if not in_table(s, selector, 16):
-        return no_result(s)
-    if memory.read(s, wrap(s, descriptor_address(s, selector) + 8), 8, memory.SYSTEM):
-        return 1
-    s[VALUE + 1] = 0 if (s[VALUE] >> 40) & 0x1F else 1
-    return 0
-
-
 def lar(s: State, selector: int) -> int:
     """LAR: VALUE = bits 8-23 of the descriptor's second doubleword in place, VALUE + 1 = ZF."""
     if require_protected(s) or visible(s, selector):
@@ -219,11 +209,6 @@ def lar(s: State, selector: int) -> int:
         types = LAR_TYPES_LONG if long_mode(s) else LAR_TYPES
         if not (types >> (attr & TYPE)) & 1:
             return no_result(s)
-        if long_mode(s):
-            if upper_visible(s, selector):
-                return 1
-            if s[VALUE + 1] == 0:
-                return no_result(s)
     s[VALUE] = (d >> 32) & 0xF0FF00
     s[VALUE + 1] = 1
     return 0
@@ -241,11 +226,6 @@ def lsl(s: State, selector: int) -> int:
         types = LSL_TYPES_LONG if long_mode(s) else LSL_TYPES
         if not (types >> (attr & TYPE)) & 1:
             return no_result(s)
-        if long_mode(s):
-            if upper_visible(s, selector):
-                return 1
-            if s[VALUE + 1] == 0:
-                return no_result(s)
     s[VALUE] = limit_of(d)
     s[VALUE + 1] = 1
     return 0

@@ -3,6 +3,260 @@
     fxsave(s, linear, rex_w)   fxrstor(s, linear, rex_w)
     xsave(s, linear, rex_w)    xsaveopt   xsavec   xrstor      the mask is EDX:EAX
 
-`linear` is the checked linear address of the area (512 bytes, for XSAVE forms 576), `rex_w` nonzero for the 64-bit forms.
+`linear` is the checked linear address of the area (512 bytes, for XSAVE forms 576), `rex_w` nonzero for the 64-bit
+forms.
 They raise #UD, #NM, #GP (alignment, reserved bits) and memory faults themselves and then return nonzero.
 """
+
+from __future__ import annotations
+
+from pyemu.cpu import memory, mode
+from pyemu.cpu.control_registers import get_edx_eax
+from pyemu.cpu.faults import GP, NM, UD, raise_fault
+from pyemu.cpu.mode import CR0_EM, CR0_TS, CR4_OSXSAVE
+from pyemu.cpu.state import CR0, CR4, FCW, FDP, FIP, FOP, FPR, FSW, FTW, M64, MODE, MXCSR, VALUE, VEC, XCR0, State
+
+# The legacy area (SDM 1, 10.5.1 and 13.4.1)
+AT_FCW, AT_FSW, AT_FTW, AT_FOP, AT_FIP, AT_FDP = 0, 2, 4, 6, 8, 16
+AT_MXCSR, AT_ST, AT_XMM = 24, 32, 160
+LEGACY_SIZE = 512
+# The XSAVE header (SDM 1, 13.4.2)
+AT_XSTATE_BV, AT_XCOMP_BV, HEADER_END = 512, 520, 576
+STANDARD_RESERVED_END = 536  # the standard form of XRSTOR checks bytes 8-23 of the header only
+COMPACTED = 1 << 63
+X87_STATE, SSE_STATE = 1, 2
+
+MXCSR_MASK = 0xFFFF  # DAZ is there
+MXCSR_INITIAL, FCW_INITIAL = 0x1F80, 0x37F
+TOP_SHIFT = 11  # of TOP in FSW
+FCW_BIT_6 = 0x40  # always reads as 1
+
+
+def available(s: State, linear: int, alignment: int) -> int:
+    """FXSAVE and FXRSTOR: #NM, and #GP for a misaligned area."""
+    if s[CR0] & (CR0_EM | CR0_TS):
+        return raise_fault(s, NM, 0)
+    if linear & (alignment - 1):
+        return raise_fault(s, GP, 0)
+    return 0
+
+
+def xsave_available(s: State, linear: int) -> int:
+    """The XSAVE forms: #UD, #NM, #GP."""
+    if s[CR4] & CR4_OSXSAVE == 0:
+        return raise_fault(s, UD, 0)
+    if s[CR0] & CR0_TS:
+        return raise_fault(s, NM, 0)
+    if linear & 63:
+        return raise_fault(s, GP, 0)
+    return 0
+
+
+def put(s: State, address: int, size: int, value: int) -> int:
+    """Store into the area, which has been probed."""
+    return memory.write(s, address & M64, size, value, memory.WRITE)
+
+
+def get(s: State, address: int, size: int) -> int:
+    """Load from the area, which has been probed, into VALUE."""
+    return memory.read(s, address & M64, size, memory.READ)
+
+
+def xmm_count(s: State) -> int:
+    """XMM registers that the present mode reaches."""
+    return 16 if s[MODE] & mode.CODE64 else 8
+
+
+def store_x87(s: State, linear: int, rex_w: int) -> int:
+    """The x87 part; registers in stack order, tags in physical order."""
+    put(s, linear + AT_FCW, 2, s[FCW])
+    put(s, linear + AT_FSW, 2, s[FSW])
+    put(s, linear + AT_FTW, 2, s[FTW] & 0xFF)
+    put(s, linear + AT_FOP, 2, s[FOP])
+    if rex_w:
+        put(s, linear + AT_FIP, 8, s[FIP])
+        put(s, linear + AT_FDP, 8, s[FDP])
+    else:
+        put(s, linear + AT_FIP, 8, s[FIP] & 0xFFFFFFFF)  # selectors are not recorded
+        put(s, linear + AT_FDP, 8, s[FDP] & 0xFFFFFFFF)
+    top = s[FSW] >> TOP_SHIFT & 7
+    for n in range(8):
+        register = FPR + 2 * ((top + n) & 7)
+        put(s, linear + AT_ST + 16 * n, 8, s[register])
+        put(s, linear + AT_ST + 16 * n + 8, 8, s[register + 1] & 0xFFFF)
+    return 0
+
+
+def load_x87(s: State, linear: int, rex_w: int) -> int:
+    """The reverse of store_x87."""
+    get(s, linear + AT_FCW, 8)
+    head = s[VALUE]
+    s[FCW] = (head & 0xFFFF) | FCW_BIT_6
+    s[FSW] = head >> 16 & 0xFFFF
+    s[FTW] = head >> 32 & 0xFF
+    s[FOP] = head >> 48 & 0x7FF
+    pointer = M64 if rex_w else 0xFFFFFFFF
+    get(s, linear + AT_FIP, 8)
+    s[FIP] = s[VALUE] & pointer
+    get(s, linear + AT_FDP, 8)
+    s[FDP] = s[VALUE] & pointer
+    top = s[FSW] >> TOP_SHIFT & 7
+    for n in range(8):
+        register = FPR + 2 * ((top + n) & 7)
+        get(s, linear + AT_ST + 16 * n, 8)
+        s[register] = s[VALUE]
+        get(s, linear + AT_ST + 16 * n + 8, 2)
+        s[register + 1] = s[VALUE]
+    return 0
+
+
+def initial_x87(s: State) -> int:
+    """As FNINIT, with registers cleared."""
+    s[FCW] = FCW_INITIAL
+    s[FSW] = 0
+    s[FTW] = 0
+    s[FOP] = 0
+    s[FIP] = 0
+    s[FDP] = 0
+    for n in range(16):
+        s[FPR + n] = 0
+    return 0
+
+
+def store_mxcsr(s: State, linear: int) -> int:
+    """MXCSR and its mask."""
+    return put(s, linear + AT_MXCSR, 8, (s[MXCSR] & 0xFFFFFFFF) | MXCSR_MASK << 32)
+
+
+def store_xmm(s: State, linear: int) -> int:
+    """XMM registers."""
+    for n in range(xmm_count(s)):
+        put(s, linear + AT_XMM + 16 * n, 8, s[VEC + 8 * n])
+        put(s, linear + AT_XMM + 16 * n + 8, 8, s[VEC + 8 * n + 1])
+    return 0
+
+
+def load_xmm(s: State, linear: int) -> int:
+    """The reverse; the rest of the vector registers stays."""
+    for n in range(xmm_count(s)):
+        get(s, linear + AT_XMM + 16 * n, 8)
+        s[VEC + 8 * n] = s[VALUE]
+        get(s, linear + AT_XMM + 16 * n + 8, 8)
+        s[VEC + 8 * n + 1] = s[VALUE]
+    return 0
+
+
+def initial_xmm(s: State) -> int:
+    """XMM registers to zero."""
+    for n in range(xmm_count(s)):
+        s[VEC + 8 * n] = 0
+        s[VEC + 8 * n + 1] = 0
+    return 0
+
+
+def check_mxcsr(s: State, linear: int) -> int:
+    """VALUE = the area's MXCSR; #GP for reserved bits."""
+    get(s, linear + AT_MXCSR, 4)
+    if s[VALUE] & ~MXCSR_MASK:
+        return raise_fault(s, GP, 0)
+    return 0
+
+
+def fxsave(s: State, linear: int, rex_w: int) -> int:
+    """FXSAVE, FXSAVE64. All of it: CR4.OSFXSR off lets processors leave the XMM part out, ours doesn't."""
+    if available(s, linear, 16) or memory.probe(s, linear, LEGACY_SIZE, memory.WRITE):
+        return 1
+    store_x87(s, linear, rex_w)
+    store_mxcsr(s, linear)
+    return store_xmm(s, linear)
+
+
+def fxrstor(s: State, linear: int, rex_w: int) -> int:
+    """FXRSTOR, FXRSTOR64."""
+    if available(s, linear, 16) or memory.probe(s, linear, LEGACY_SIZE, memory.READ) or check_mxcsr(s, linear):
+        return 1
+    s[MXCSR] = s[VALUE]
+    load_x87(s, linear, rex_w)
+    return load_xmm(s, linear)
+
+
+def store_requested(s: State, linear: int, rex_w: int, requested: int) -> int:
+    """The components that are asked for, where the standard and the compacted format have them."""
+    if requested & X87_STATE:
+        store_x87(s, linear, rex_w)
+    if requested & SSE_STATE:
+        store_mxcsr(s, linear)
+        store_xmm(s, linear)
+    return 0
+
+
+def xsave(s: State, linear: int, rex_w: int) -> int:
+    """XSAVE, XSAVE64 (SDM 1, 13.7). All components always count as in use."""
+    if xsave_available(s, linear) or memory.probe(s, linear, HEADER_END, memory.WRITE):
+        return 1
+    requested = s[XCR0] & get_edx_eax(s)
+    store_requested(s, linear, rex_w, requested)
+    get(s, linear + AT_XSTATE_BV, 8)
+    return put(s, linear + AT_XSTATE_BV, 8, s[VALUE] | requested)
+
+
+def xsaveopt(s: State, linear: int, rex_w: int) -> int:
+    """XSAVEOPT (SDM 1, 13.9): neither optimisation is made."""
+    return xsave(s, linear, rex_w)
+
+
+def xsavec(s: State, linear: int, rex_w: int) -> int:
+    """XSAVEC (SDM 1, 13.10)."""
+    if xsave_available(s, linear) or memory.probe(s, linear, HEADER_END, memory.WRITE):
+        return 1
+    requested = s[XCR0] & get_edx_eax(s)
+    store_requested(s, linear, rex_w, requested)
+    put(s, linear + AT_XSTATE_BV, 8, requested)
+    return put(s, linear + AT_XCOMP_BV, 8, requested | COMPACTED)
+
+
+def check_header(s: State, linear: int) -> int:
+    """#GP for a header that XRSTOR may not take (SDM 1, 13.8); VALUE = XSTATE_BV, VALUE + 1 = XCOMP_BV."""
+    get(s, linear + AT_XCOMP_BV, 8)
+    format_word = s[VALUE]
+    reserved = 0
+    last = HEADER_END if format_word & COMPACTED else STANDARD_RESERVED_END
+    for at in range(AT_XCOMP_BV + 8, last, 8):
+        get(s, linear + at, 8)
+        reserved = reserved | s[VALUE]
+    get(s, linear + AT_XSTATE_BV, 8)
+    present = s[VALUE]
+    if format_word & COMPACTED:
+        reserved = reserved | (format_word & ~(s[XCR0] | COMPACTED)) | (present & ~format_word)
+    else:
+        reserved = reserved | format_word | (present & ~s[XCR0])
+    if reserved:
+        return raise_fault(s, GP, 0)
+    s[VALUE + 1] = format_word
+    return 0
+
+
+def xrstor(s: State, linear: int, rex_w: int) -> int:
+    """XRSTOR, XRSTOR64 (SDM 1, 13.8): what the area lacks gets its initial value."""
+    if xsave_available(s, linear) or memory.probe(s, linear, HEADER_END, memory.READ) or check_header(s, linear):
+        return 1
+    requested = s[XCR0] & get_edx_eax(s)
+    present = s[VALUE]
+    compacted = s[VALUE + 1] & COMPACTED
+    if requested & SSE_STATE:
+        mxcsr = MXCSR_INITIAL
+        if present & SSE_STATE or compacted == 0:  # the standard format restores MXCSR whatever XSTATE_BV says
+            if check_mxcsr(s, linear):
+                return 1
+            mxcsr = s[VALUE]
+        s[MXCSR] = mxcsr
+        if present & SSE_STATE:
+            load_xmm(s, linear)
+        else:
+            initial_xmm(s)
+    if requested & X87_STATE:
+        if present & X87_STATE:
+            load_x87(s, linear, rex_w)
+        else:
+            initial_x87(s)
+    return 0

@@ -13,7 +13,7 @@ def store_bytes(s: State, linear: int, count: int, low: int, high: int, mask: in
         return 0
     if memory.probe(s, linear, count, memory.WRITE):
         return 1
-    for n in range(0, count):
+    for n in range(count):
         if (mask >> n) & 1:
             data = low if n < 8 else high
             if memory.write(s, (linear + n) & M64, 1, (data >> (8 * (n & 7))) & 0xFF, memory.WRITE):

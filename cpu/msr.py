@@ -1,7 +1,8 @@
 """RDMSR and WRMSR: which model-specific registers there are and what they accept.
 
     rdmsr(s)   wrmsr(s)                the instructions (mechanism): privilege, ECX, EDX:EAX, #GP
-    read(s, index) -> int | None       write(s, index, value) -> bool      the registers, in Python; None and False mean #GP
+    read(s, index) -> int | None       write(s, index, value) -> bool      in Python; None and False mean #GP
+    set_memory_types(s, hole)          the MTRRs as firmware leaves them, for guests that are started without any
 
 The bases of FS and GS, which a guest switches often, are handled here in mechanism; the others by a Python service. The
 local APIC's registers, IA32_APIC_BASE and the TSC deadline belong to the machine (Host). There are also the registers
@@ -61,7 +62,8 @@ IA32_FS_BASE, IA32_GS_BASE, IA32_KERNEL_GS_BASE, IA32_TSC_AUX = 0xC0000100, 0xC0
 MTRR_FIXED_NUMBERS = (0x250, 0x258, 0x259, *range(0x268, 0x270))
 
 # AMD family 0Fh (BKDG 26094): read and written by Linux without a check
-AMD_SYSCFG, AMD_HWCR, AMD_TOP_MEM, AMD_TOP_MEM2, AMD_INT_PENDING = 0xC0010010, 0xC0010015, 0xC001001A, 0xC001001D, 0xC0010055
+AMD_SYSCFG, AMD_HWCR, AMD_TOP_MEM, AMD_TOP_MEM2 = 0xC0010010, 0xC0010015, 0xC001001A, 0xC001001D
+AMD_INT_PENDING = 0xC0010055
 AMD_DE_CFG, AMD_LS_CFG, AMD_DC_CFG, AMD_BU_CFG = 0xC0011029, 0xC0011020, 0xC0011022, 0xC0011023
 AMD_IORR = range(0xC0010016, 0xC001001A)
 
@@ -72,7 +74,8 @@ MTRR_MASK_VALID = 1 << 11
 EFER_BITS = EFER_SCE | EFER_LME | EFER_NXE
 MISC_FAST_STRINGS, MISC_BITS = 1, 1 << 0 | 1 << 3 | 1 << 7 | 1 << 11 | 1 << 12 | 1 << 18 | 1 << 22 | 1 << 23
 DEBUGCTL_BITS = 1 << 0 | 1 << 1  # LBR, BTF
-MEMORY_TYPES = frozenset((0, 1, 4, 5, 6))  # UC WC WT WP WB (SDM 3, table 12-2)
+UNCACHEABLE, WRITE_BACK = 0, 6
+MEMORY_TYPES = frozenset((UNCACHEABLE, 1, 4, 5, WRITE_BACK))  # UC WC WT WP WB (SDM 3, table 12-2)
 PAT_TYPES = MEMORY_TYPES | {7}  # and UC- (SDM 3, table 12-10)
 M32 = 0xFFFFFFFF
 
@@ -151,6 +154,17 @@ def _mtrr_accepts(index: int, value: int) -> bool:
     return not value & ~(physical.PHYSICAL_MASK & ~0xFFF | 0xFF) and value & 0xFF in MEMORY_TYPES
 
 
+def _offset(s: State, ticks: int) -> int:
+    """The machine's time-stamp counter as the guest sees it."""
+    guest: int = (ticks + s[TSC_OFFSET]) & M64
+    return guest
+
+
+def _word(s: State, index: int) -> int:
+    word: int = s[index]
+    return word
+
+
 def read(s: State, index: int) -> int | None:
     """A register's value, or None if there is none of that number."""
     model = model_of(s)
@@ -158,19 +172,19 @@ def read(s: State, index: int) -> int | None:
         return s.host.apic_msr_read(index)
     if index == IA32_TSC_DEADLINE:
         deadline = s.host.apic_msr_read(index) if has(model, "tsc-deadline") else None
-        return (deadline + s[TSC_OFFSET]) & M64 if deadline else deadline
+        return _offset(s, deadline) if deadline else deadline
     if index == IA32_TSC:
-        return (s.host.read_tsc() + s[TSC_OFFSET]) & M64
+        return _offset(s, s.host.read_tsc())
     if index == IA32_TSC_AUX:
-        return s[TSC_AUX] if has(model, "rdtscp") else None
+        return _word(s, TSC_AUX) if has(model, "rdtscp") else None
     words = {IA32_EFER: EFER, IA32_MISC_ENABLE: MISC_ENABLE, IA32_PAT: PAT}
     word = words.get(index, _mtrr_word(index))
     if word is not None:
-        return s[word]
+        return _word(s, word)
     register = REGISTERS.get(index)
     if isinstance(register, Fixed):
         return register.value
-    return s[register.word] if register else None
+    return _word(s, register.word) if register else None
 
 
 def _write_efer(s: State, value: int) -> bool:
@@ -236,6 +250,17 @@ def write(s: State, index: int, value: int) -> bool:
         return False
     s[register.word] = value
     return True
+
+
+def set_memory_types(s: State, hole: int) -> None:
+    """Write-back by default, uncacheable from `hole` (start of the PCI hole, 2^n below 4 GiB) to 4 GiB."""
+    s[MTRR_DEF_TYPE] = 0xC00 | WRITE_BACK
+    for n in range(len(MTRR_FIXED_NUMBERS)):
+        s[MTRR_FIXED + n] = 0x0101010101010101 * WRITE_BACK
+    for n in range(2 * VARIABLE_MTRRS):
+        s[MTRR_VARIABLE + n] = 0
+    s[MTRR_VARIABLE] = hole | UNCACHEABLE
+    s[MTRR_VARIABLE + 1] = (physical.PHYSICAL_MASK & ~((1 << 32) - hole - 1)) | MTRR_MASK_VALID
 
 
 def _read_service(s: State, index: int, _b: int) -> int:

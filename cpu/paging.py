@@ -62,7 +62,7 @@ def error_code(s: State, access: int, mmu: int) -> int:
 
 def entry_address(s: State, linear: int, level: int, table: int) -> int:
     """Physical address of the entry for `linear` at a level (1 = page table) with 8-byte entries."""
-    return table + ((linear >> (3 + 9 * level)) & 0xFF8)
+    return table + ((linear >> (9 * level)) & 0xFF8)
 
 
 def walk_long(s: State, linear: int, access: int, mmu: int, level: int, top: int) -> int:

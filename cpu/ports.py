@@ -1,7 +1,7 @@
 """I/O instructions: who may use a port (SDM 1, 19.5), and the access itself (mechanism).
 
-    check_port(s, port, size)          #GP(0) unless IOPL or the task's I/O permission bitmap allows it
-    port_in(s, port, size) -> VALUE    port_out(s, port, size, value)       both check
+check_port(s, port, size)          #GP(0) unless IOPL or the task's I/O permission bitmap allows it
+port_in(s, port, size) -> VALUE    port_out(s, port, size, value)       both check
 """
 
 from __future__ import annotations

@@ -117,3 +117,8 @@ def code_page_written(s: State, address: int, size: int) -> int:
 def code_page_flag(s: State, page: int) -> int:
     """Nonzero if translated code comes from this physical page. The reference interpreter translates nothing."""
     return 0
+
+
+def mappings_changed(s: State, kernel_too: int) -> int:
+    """Linear addresses (of the lower half, or all) may lead elsewhere: the native back ends drop what they know of them."""
+    return 0

@@ -15,7 +15,6 @@ from pyemu.cpu.faults import raise_debug
 from pyemu.cpu.host import Exit, Host
 from pyemu.cpu.ops import build_table
 from pyemu.cpu.state import (
-    BUDGET,
     CS,
     EXIT_REQUEST,
     FAULT_VECTOR,
@@ -23,6 +22,7 @@ from pyemu.cpu.state import (
     FETCH_PHYS2,
     HALTED,
     ICOUNT,
+    ICOUNT_LIMIT,
     IRQ_PENDING,
     MODE,
     NMI_PENDING,
@@ -60,7 +60,7 @@ class Reference:
                 return Exit.SHUTDOWN
             if s[HALTED]:
                 return Exit.HALT
-            if s[BUDGET] == 0:
+            if s[ICOUNT] >= s[ICOUNT_LIMIT]:
                 return Exit.BUDGET
             if self.step():
                 return Exit.SHUTDOWN
@@ -74,7 +74,6 @@ class Reference:
             form = self.forms[words[rc.PACKED] & 0xFFFF]
             if self.concrete.execute(form, words) == 0:
                 s[ICOUNT] += 1
-                s[BUDGET] -= 1
                 if trap:
                     raise_debug(s, DR6_BS)
         if s[FAULT_VECTOR] != NO_FAULT:

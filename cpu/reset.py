@@ -3,8 +3,9 @@
     reset(s)      power-up or RESET; in Python, as the machine calls it
     init(s)       INIT: keeps x87 and SSE state, most MSRs, CR0.CD and CR0.NW
 
-The machine's words (RAM_BASE, RANGES, HOST_CALLS, CPUID_MODEL, APIC_ID ...), the instruction count and the private words of the
-native back ends stay as they are. Not here: what firmware leaves behind (the machine's boot code sets that).
+The machine's words (RAM_BASE, RANGES, HOST_CALLS, CPUID_MODEL, APIC_ID, IRQ_PENDING ...), the instruction count and the
+private words of the native back ends stay as they are. Not here: what firmware leaves behind (the machine's boot code
+sets that).
 """
 
 from __future__ import annotations
@@ -53,8 +54,8 @@ RESET_PAT = 0x0007040600070406  # SDM 3, table 12-12
 
 # What INIT and RESET clear, by name in state.LAYOUT.
 _BOTH = (
-    "gpr cc_dst cc_src seg_sel seg_base seg_limit seg_attr ldt_sel ldt_base tr_sel tr_base gdt_base idt_base cpl cr2 cr3 cr4"
-    " pdpte dr debugctl irq_pending nmi_pending nmi_blocked halted shadow efer"
+    "gpr cc_dst cc_src seg_sel seg_base seg_limit seg_attr ldt_sel ldt_base tr_sel tr_base gdt_base idt_base cpl cr2"
+    " cr3 cr4 pdpte dr debugctl nmi_pending nmi_blocked halted shadow efer"
 )
 _RESET_ONLY = (
     "star lstar cstar sfmask kernel_gs_base sysenter_cs sysenter_esp sysenter_eip tsc_aux tsc_offset mtrr_def_type"

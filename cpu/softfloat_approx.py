@@ -1,17 +1,17 @@
-"""RCPPS and RSQRTPS: the approximations that the architecture leaves to the implementation (relative error at most 1.5
-* 2**-12).
+"""RCPPS and RSQRTPS, approximations that the architecture leaves to the implementation.
 
-These are the ones of AMD's Zen 4, measured over all operands: only the upper 12 bits of the fraction count, and the
-result is a bipartite table, base[upper 4, middle 4] - slope[upper 4, lower 4], so 512 small entries describe all 4096.
-There are no exceptions, and MXCSR has no influence: denormals are zeros always (SDM vol. 2, RCPPS and RSQRTPS).
+The architecture allows a relative error of 1.5 * 2**-12. These are the ones of AMD's Zen 4, measured over all operands:
+only the upper 12 bits of the fraction count, and the result is a bipartite table, base[upper 4, middle 4] - slope[upper
+4, lower 4], so 512 small entries describe all 4096. There are no exceptions, and MXCSR has no influence: denormals are
+always zeros (SDM vol. 2, RCPPS and RSQRTPS).
 """
 
 from pyemu.cpu.softfloat_core import F32, INFINITY, QNAN, ZERO, pack_infinity, pack_nan, pack_zero, unpack
 
 _INDEX_SHIFT = F32.stored - 12
 
-# One row for each value of the upper 4 bits: 16 bases of 12 bits (the result's upper fraction bits), then 16 slopes of
-# 8 bits.
+# One row for each value of the upper 4 bits: 16 bases of 12 bits (the result's upper fraction bits), then 16 slopes
+# of 8 bits.
 _RECIPROCAL = (
     "ffefdefbff9ff81f62f43f25f07ee9ecbeaee91e74e57e3a 0002030507090b0d0f11121416181a1c",
     "e1ce00de4dc9dadd92d77d5cd41d26d0ccf2cd8cbeca4c8b 0001030506080a0b0d0f101214151719",

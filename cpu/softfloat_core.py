@@ -19,12 +19,10 @@ OE = 0x08
 UE = 0x10
 PE = 0x20
 ALL_EXCEPTIONS = 0x3F
-# Exceptions found before the computation; if one of these is unmasked the operation isn't performed (SDM vol. 1,
-# 11.5.1).
+# Found before the computation; if one of these is unmasked the operation isn't performed (SDM vol. 1, 11.5.1).
 PRE_COMPUTATION = IE | DE | ZE
 
-# Rounding control: the encoding of MXCSR.RC, of the x87 control word and of ROUNDSD's immediate (SDM vol. 1, table
-# 4-8).
+# Rounding control as in MXCSR.RC, the x87 control word and ROUNDSD's immediate (SDM vol. 1, table 4-8).
 NEAREST = 0
 DOWN = 1
 UP = 2
@@ -103,9 +101,7 @@ class Number(NamedTuple):
 
 @dataclass(slots=True)
 class FloatContext:
-    """What the control register says (inputs), and what an operation found out (`flags` accumulates, `rounded_up` is
-    the last).
-    """
+    """What the control register says, and what operations found out: `flags` accumulates, `rounded_up` is the last."""
 
     rounding: int = NEAREST
     daz: bool = False
@@ -216,8 +212,8 @@ def propagate_nan(fmt: Format, ctx: FloatContext, *operands: Number) -> int:
         ctx.flags |= IE
     if not ctx.x87 or len(nans) == 1:
         return pack_nan(fmt, nans[0])
-    # x87 (SDM vol. 1, table 4-7): a quiet NaN beats a signaling one, then the larger significand, then the positive
-    # one.
+    # x87 (SDM vol. 1, table 4-7): a quiet NaN beats a signaling one, then the larger significand, then a
+    # positive sign.
     quiet = [operand for operand in nans if operand.kind == QNAN]
     candidates = quiet if len(quiet) == 1 else nans
     return pack_nan(fmt, max(candidates, key=lambda operand: (operand.significand, 1 - operand.sign)))

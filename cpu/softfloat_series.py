@@ -1,5 +1,4 @@
-"""Transcendental functions and constants in integer fixed point, far more precise than any result that is rounded from
-them.
+"""Transcendental functions and constants in integer fixed point, far more precise than what is rounded from them.
 
 All values are Python integers scaled by ``2**FRACTION_BITS``; nothing here knows floating-point formats.
 """
@@ -7,9 +6,8 @@ All values are Python integers scaled by ``2**FRACTION_BITS``; nothing here know
 from functools import cache
 from math import isqrt
 
-# Extended precision needs 64 bits of a result; reducing 2**63 modulo pi loses 63 more, and a multiple of pi/2 can be as
-# close as about 2**-130 to such a number. The rest is margin, so that no result is ever near enough to a rounding
-# boundary to be wrong.
+# Extended precision needs 64 bits of a result, whose leading bit may stand 100 places below 1 (what is smaller is taken
+# as linear by the callers). The rest is margin: hard-to-round cases lie within about 2**-130 of a rounding boundary.
 FRACTION_BITS = 320
 ONE = 1 << FRACTION_BITS
 

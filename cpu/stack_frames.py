@@ -1,34 +1,14 @@
-"""ENTER, and the flags that POPF may change (mechanism).
-
-    enter(s, size, frame, level)    size of the operands in bytes, frame in bytes, level already taken modulo 32
-    popf(s, image, size)            the popped flags; the caller has checked IOPL in virtual-8086 mode
-"""
+"""ENTER (mechanism)."""
 
 from __future__ import annotations
 
-from pyemu.cpu import flags as fl
-from pyemu.cpu import memory, mode, segments
-from pyemu.cpu.state import CPL, FLAGS, GPR, M64, RBP, RSP, STACK_MASK, VALUE, State
-
-# What POPF changes at any privilege; IOPL needs CPL 0 and IF needs CPL <= IOPL (SDM 2, POPF).
-POPF_ALWAYS = fl.ARITHMETIC | fl.TF | fl.DF | fl.NT | fl.RF | fl.AC | fl.ID
-
-
-def popf(s: State, image: int, size: int) -> int:
-    """Load the flags that the present privilege may change. RF is cleared; VM, VIF and VIP stay."""
-    mask = POPF_ALWAYS
-    if s[CPL] == 0:
-        mask = mask | fl.IOPL
-    if s[CPL] <= (s[FLAGS] >> 12) & 3:
-        mask = mask | fl.IF
-    if size == 2:
-        mask = mask & 0xFFFF
-    fl.set_eflags(s, image & ~fl.RF & M64, mask)
-    return mode.update(s)
+from pyemu.cpu import memory, segments
+from pyemu.cpu.state import GPR, M64, RBP, RSP, SS, STACK_MASK, VALUE, State
 
 
 def enter(s: State, size: int, frame: int, level: int) -> int:
-    """Push rBP, copy `level - 1` outer frame pointers, push the new one, set rBP to it and reserve `frame` bytes."""
+    """Push rBP, copy `level - 1` outer frame pointers, push the new one, set rBP to it and reserve `frame` bytes.
+    `size` is that of the operands in bytes, `level` already modulo 32."""
     mask = s[STACK_MASK]
     base = s[GPR + RBP]
     pushed = size
@@ -36,7 +16,7 @@ def enter(s: State, size: int, frame: int, level: int) -> int:
         return 1
     pointer = (s[GPR + RSP] - size) & M64
     for n in range(1, level):
-        if segments.linear(s, segments.SS, (base - size * n) & mask, size, memory.READ):
+        if segments.linear(s, SS, (base - size * n) & mask, size, memory.READ):
             return 1
         if memory.read(s, s[VALUE], size, memory.STACK):
             return 1

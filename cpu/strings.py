@@ -3,22 +3,22 @@
     movs(s, packed, size)   stos   lods   cmps   scas   ins   outs        all alike
 
 `packed` is the record's word PACKED (flags REPEAT and REPEAT_NE, address size, segment), `size` the element's bytes: 1,
-2, 4 or 8. Returns nonzero after a fault. State[VALUE] is then 1 if the instruction has to be continued (budget used or
-EXIT_REQUEST seen: RIP must stay on it) and 0 when it is done. Registers, flags and memory are those after the last
-complete iteration, also after a fault. INS and OUTS: the caller has checked the I/O permission of DX before.
+2, 4 or 8. Returns nonzero after a fault. State[VALUE] is then 1 if the instruction has to be continued (ICOUNT_LIMIT
+reached, EXIT_REQUEST seen or single-stepped: RIP must stay on it) and 0 when it is done. Registers, flags and memory
+are those after the last complete iteration, also after a fault. INS and OUTS: the caller has checked the I/O permission
+of DX before.
 
-Counting: one iteration is one instruction. The caller accounts for one, these functions add the others to ICOUNT and
-take them off BUDGET (a faulting iteration counts nothing, and its caller counts nothing for it either).
+Counting: one iteration is one instruction. The caller accounts for one, these functions add the others to ICOUNT (a
+faulting iteration counts nothing, and its caller counts nothing for it either).
 """
 
 from __future__ import annotations
 
-from pyemu.cpu import memory, physical, segments
+from pyemu.cpu import memory, mode, physical, segments
 from pyemu.cpu.decode import record as rc
 from pyemu.cpu.flags import AF, CF, DF, OF
 from pyemu.cpu.primitives import port_read, port_write, ram_copy, ram_fill
 from pyemu.cpu.state import (
-    BUDGET,
     CC_DST,
     CC_SRC,
     ES,
@@ -27,7 +27,9 @@ from pyemu.cpu.state import (
     FLAGS,
     GPR,
     ICOUNT,
+    ICOUNT_LIMIT,
     M64,
+    MODE,
     NO_FAULT,
     NO_PAGE,
     RAX,
@@ -252,13 +254,16 @@ def iterations(s: State, kind: int, packed: int, size: int, count: int, mask: in
 def account(s: State, extra: int) -> int:
     """Count instructions that the caller doesn't know of."""
     s[ICOUNT] = s[ICOUNT] + extra
-    s[BUDGET] = s[BUDGET] - extra
     return 0
 
 
 def repeat(s: State, kind: int, packed: int, size: int, mask: int) -> int:
     """The instruction with a REP prefix."""
-    allowed = 1 + (s[BUDGET] if s[BUDGET] < MOST else MOST)
+    allowed = (s[ICOUNT_LIMIT] - s[ICOUNT]) & M64
+    if allowed > MOST:
+        allowed = MOST
+    if s[MODE] & mode.TRAP:
+        allowed = 1  # #DB comes after each iteration
     done = 0
     while s[GPR + RCX] & mask:
         left = s[GPR + RCX] & mask

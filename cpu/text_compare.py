@@ -1,9 +1,9 @@
 """SSE4.2's string comparison (SDM 2, 4.1, "Imm8 control byte operation") and CRC32C (mechanism).
 
-    compare(s, a_low, a_high, b_low, b_high, length_a, length_b, control)
-        VALUE = IntRes2; VALUE + 1 = bit 0: the first operand ends early, bit 1: the second does
-    implicit_length(low, high, control), explicit_length(value, control)      valid elements
-    crc32c(s, crc, value, size) -> VALUE
+compare(s, a_low, a_high, b_low, b_high, length_a, length_b, control)
+    VALUE = IntRes2; VALUE + 1 = bit 0: the first operand ends early, bit 1: the second does
+implicit_length(low, high, control), explicit_length(value, control)      valid elements
+crc32c(s, crc, value, size) -> VALUE
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def implicit_length(low: int, high: int, control: int) -> int:
     """Elements before the first that is 0."""
     count = element_count(control)
     unsigned = control & WORDS
-    for n in range(0, count):
+    for n in range(count):
         if element(low, high, n, unsigned) == 0:
             return n
     return count
@@ -56,7 +56,7 @@ def explicit_length(value: int, control: int) -> int:
 
 def matches_any(x: int, low: int, high: int, length: int, control: int) -> int:
     """1 if x is one of the elements."""
-    for n in range(0, length):
+    for n in range(length):
         if element(low, high, n, control) == x:
             return 1
     return 0
@@ -80,7 +80,7 @@ def result_bit(
             return 1 if n >= length_a and n >= length_b else 0
         return 1 if element(a_low, a_high, n, control) == element(b_low, b_high, n, control) else 0
     if kind == EQUAL_ORDERED:
-        for k in range(0, length_a):
+        for k in range(length_a):
             if n + k >= element_count(control):
                 return 1
             if n + k >= length_b:
@@ -102,7 +102,7 @@ def compare(
     """IntRes2 and which operands end early, into VALUE."""
     count = element_count(control)
     result = 0
-    for n in range(0, count):
+    for n in range(count):
         result = result | result_bit(n, a_low, a_high, b_low, b_high, length_a, length_b, control) << n
     polarity = (control >> 4) & 3
     if polarity == NEGATE:
@@ -151,7 +151,7 @@ CRC_TABLE = _crc_table()
 def crc32c(s: State, crc: int, value: int, size: int) -> int:
     """Accumulate `size` bytes of `value`, lowest first, into VALUE."""
     crc = crc & 0xFFFFFFFF
-    for n in range(0, size):
+    for n in range(size):
         crc = CRC_TABLE[(crc ^ (value >> (8 * n))) & 0xFF] ^ (crc >> 8)
     s[VALUE] = crc
     return 0

@@ -10,10 +10,11 @@ MMU indices: 0 supervisor that SMAP keeps off user pages, 1 user, 2 supervisor t
 from __future__ import annotations
 
 from pyemu.cpu import physical
-from pyemu.cpu.primitives import code_page_flag
+from pyemu.cpu.primitives import code_page_flag, mappings_changed
 from pyemu.cpu.state import (
     LARGE_HIGH,
     LARGE_LOW,
+    LOCAL_HIGH_CODE,
     M64,
     MMU_COUNT,
     RAM_BASE,
@@ -63,6 +64,8 @@ def flush_all(s: State) -> int:
     s[TLB_LOG_COUNT] = 0
     s[LARGE_LOW] = 0
     s[LARGE_HIGH] = 0
+    s[LOCAL_HIGH_CODE] = 0
+    mappings_changed(s, 1)
     return 0
 
 
@@ -73,6 +76,8 @@ def flush(s: State) -> int:
     for i in range(0, s[TLB_LOG_COUNT]):
         clear_entry(s, s[TLB_LOG + i])
     s[TLB_LOG_COUNT] = 0
+    mappings_changed(s, s[LOCAL_HIGH_CODE])
+    s[LOCAL_HIGH_CODE] = 0
     return 0
 
 
@@ -82,6 +87,7 @@ def flush_page(s: State, linear: int) -> int:
         return flush_all(s)
     for mmu in range(0, MMU_COUNT):
         clear_entry(s, entry(linear, mmu))
+    mappings_changed(s, linear >> 63)
     return 0
 
 
@@ -108,6 +114,8 @@ def fill(s: State, linear: int, mmu: int, page: int, rights: int, user_ok: int, 
         if n < TLB_LOG_SIZE:
             s[TLB_LOG + n] = e
         s[TLB_LOG_COUNT] = n + 1
+        if exec_ok and linear >> 63:
+            s[LOCAL_HIGH_CODE] = 1
     if rights & R_LARGE:
         s[LARGE_HIGH if linear >> 63 else LARGE_LOW] = 1
     return e

@@ -1,5 +1,4 @@
-"""The x87's own operations on extended precision: remainders, scaling, splitting, packed decimal, classification,
-constants.
+"""The x87's own operations: remainders, scaling, splitting, packed decimal, classification, constants.
 
 Operands are 80-bit patterns. Instructions that deliver more than one thing return a small named tuple. Plain arithmetic
 lives in `softfloat` (with format X80), the transcendental functions in `x87_transcendental`.

@@ -32,15 +32,12 @@ ONE_X80 = 0x3FFF8000000000000000
 _TRIG_LIMIT_EXPONENT = 63
 # Below this exponent the series' second term can't reach the 64 bits of a result.
 _LINEAR_EXPONENT = -100
-# Arguments are reduced modulo a pi of 66 bits, as all processors do since the 387 (SDM vol. 1, 8.3.8): this is pi *
-# 2**64.
+# pi * 2**64, cut to 66 bits: arguments are reduced by this pi, as processors do (SDM vol. 1, 8.3.8).
 _PI_66 = 0x3243F6A8885A308D3
 
 
 class Trigonometric(NamedTuple):
-    """`bits` replaces ST0; `pushed` is pushed after it by FSINCOS and FPTAN. If not complete, C2 is set and nothing
-    changes.
-    """
+    """`bits` replaces ST0, then FSINCOS and FPTAN push `pushed`. If not complete, C2 is set and nothing changes."""
 
     bits: int
     complete: bool
@@ -69,9 +66,7 @@ def _top(x: Number) -> int:
 
 
 class _Angle(NamedTuple):
-    """|x| = quadrant * pi/2 + remainder, -pi/4 <= remainder <= pi/4; the remainder is exactly `significand *
-    2**exponent`.
-    """
+    """|x| = quadrant * pi/2 + significand * 2**exponent exactly, where the second term is from -pi/4 to pi/4."""
 
     quadrant: int
     significand: int

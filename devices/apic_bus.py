@@ -55,9 +55,7 @@ class ApicBus:
         if address & MSI_ADDRESS_REDIRECTION and mode == 0:
             mode = LOWEST
         logical = bool(address & MSI_ADDRESS_LOGICAL)
-        self._deliver(
-            self._apics, address >> 12 & 0xFF, logical, False, mode, data & 0xFF, bool(data & MSI_DATA_LEVEL)
-        )
+        self._deliver(self._apics, address >> 12 & 0xFF, logical, False, mode, data & 0xFF, bool(data & MSI_DATA_LEVEL))
 
     def send_ipi(self, source: Apic, destination: int, icr: int) -> None:
         """An interrupt command register was written; self-IPIs never come here."""

@@ -102,7 +102,7 @@ class Hpet(Device):
             if register == TIMER_CONFIG:
                 return t.config | ROUTES << 32
             if register == TIMER_COMPARATOR:
-                self._catch_up(t)
+                self._catch_up(t, self._counter())
                 return t.comparator & (M32 if t.config & T_32BIT else M64)
             return t.fsb if register == TIMER_FSB else 0
         if register == COUNTER:
@@ -158,7 +158,7 @@ class Hpet(Device):
         if register == TIMER_CONFIG:
             if high:
                 return  # the routing capability
-            self._catch_up(t)
+            self._catch_up(t, self._counter())
             old = t.config
             if (old ^ value) & (T_LEVEL | T_ENABLE | T_ROUTE_MASK << T_ROUTE_SHIFT):
                 self._drive(number, False)
@@ -167,7 +167,7 @@ class Hpet(Device):
                 t.comparator &= M32
                 t.period &= M32
         elif register == TIMER_COMPARATOR:
-            self._catch_up(t)
+            self._catch_up(t, self._counter())
             wide = not t.config & T_32BIT
             if high and not wide:
                 return
@@ -189,18 +189,18 @@ class Hpet(Device):
             return (s.base + (self._now() - s.start_ns) // PERIOD_NS) & M64
         return s.base
 
-    def _catch_up(self, t: HpetTimer) -> None:
+    def _catch_up(self, t: HpetTimer, counter: int) -> None:
         """Move a periodic comparator beyond the counter, without a loop."""
         if not t.config & T_PERIODIC or not t.period or not self.state.config & CONFIG_ENABLE:
             return
         mask = M32 if t.config & T_32BIT else M64
-        late = (self._counter() - t.comparator) & mask
+        late = (counter - t.comparator) & mask
         if late <= mask >> 1:
             t.comparator = (t.comparator + (late // t.period + 1) * t.period) & mask
 
     def _settle(self) -> None:
         for t in self.state.timers:
-            self._catch_up(t)
+            self._catch_up(t, self._counter())
 
     def _arm_all(self) -> None:
         for number in range(NUM_TIMERS):
@@ -214,12 +214,14 @@ class Hpet(Device):
         if not s.config & CONFIG_ENABLE or not t.config & T_ENABLE:
             alarm.cancel()
             return
-        self._catch_up(t)
-        mask = M32 if t.config & T_32BIT else M64
-        ticks = (t.comparator - self._counter()) & mask
-        # From the moment the counter took its current value, which may be a fraction of a tick ago
+        # One reading of the clock: between two, the counter could pass the comparator
         now = self._now()
-        deadline = now - (now - s.start_ns) % PERIOD_NS + (ticks or mask + 1) * PERIOD_NS
+        elapsed = (now - s.start_ns) // PERIOD_NS
+        counter = (s.base + elapsed) & M64
+        self._catch_up(t, counter)
+        mask = M32 if t.config & T_32BIT else M64
+        ticks = (t.comparator - counter) & mask
+        deadline = s.start_ns + (elapsed + (ticks or mask + 1)) * PERIOD_NS
         if t.config & T_PERIODIC:
             deadline = max(deadline, now + MIN_REARM_NS)
         alarm.arm(deadline)

@@ -107,8 +107,8 @@ class Pic8259:
                 s.highest = (irq + 1) & 7
         else:
             s.isr |= bit
-        if not (s.elcr & bit or s.level_mode):
-            s.irr &= ~bit
+        if not (s.elcr & bit or s.level_mode or (self._is_master and irq == CASCADE_IRQ)):
+            s.irr &= ~bit  # the cascade input follows the slave, which isn't served yet if this was a poll
 
     def port_read(self, offset: int, size: int) -> int:
         s = self.state

@@ -54,6 +54,7 @@ class UartState:
     scr: int = 0
     divisor: int = DEFAULT_DIVISOR
     rx: list[int] = field(default_factory=list)
+    rbr: int = 0  # the character read last, which an empty receiver shows again
     thr_pending: int = 0  # transmitter-empty interrupt not yet cleared by reading IIR or writing THR
     timeout_pending: int = 0
     rx_activity_ns: int = 0  # last time a character arrived or was read
@@ -209,8 +210,8 @@ class Uart16550(Device):
         s = self.state
         rx = s.rx
         if not rx:
-            return 0
-        character = rx.pop(0) & 0xFF
+            return s.rbr
+        s.rbr = character = rx.pop(0) & 0xFF
         s.timeout_pending = 0
         if rx:
             s.lsr |= rx[0] >> 8

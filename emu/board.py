@@ -186,7 +186,7 @@ class Board:
             announce = [mch.announce, lpc.announce]
         else:
             self.pci = PciBus(self, i440fx_pirq)
-            piix = Piix3(inputs)
+            piix = Piix3(inputs, [self.ioapic.line(platform.pirq_gsi + pirq) for pirq in range(4)])
             pm_function = Piix4Pm(platform.pm1a_event, self._place_pm)
             self.pci.add(0, 0, I440fx())
             self.pci.add(1, 0, piix)
@@ -296,6 +296,7 @@ class Board:
         self._reset = reset
         self._power_off = power_off
         self._debug_exit = debug_exit
+        interrupts_changed()
 
     def reset(self) -> None:
         """The RESET wire."""
@@ -308,6 +309,9 @@ class Board:
         if self._with_bios:
             return
         self.apic.enter_virtual_wire_mode()
+        # The timer first: its output's first edge must not stay behind as a request.
+        for offset, value in ((3, PIT_CHANNEL0_MODE3), (0, 0), (0, 0)):  # 18.2 Hz
+            self.pit.port_write(offset, 1, value)
         for chip, vectors, cascade, mask in (
             (self.pic.master, BIOS_VECTORS_MASTER, 1 << CASCADE_IRQ, BIOS_MASK_MASTER),
             (self.pic.slave, BIOS_VECTORS_SLAVE, CASCADE_IRQ, BIOS_MASK_SLAVE),
@@ -316,8 +320,6 @@ class Board:
             for icw in (vectors, cascade, 0x01, mask):  # ICW2, ICW3, ICW4: 8086 mode; then the mask
                 chip.port_write(1, 1, icw)
         self.pic.elcr.port_write(1, 1, ELCR_SLAVE_LEVEL)
-        for offset, value in ((3, PIT_CHANNEL0_MODE3), (0, 0), (0, 0)):  # 18.2 Hz
-            self.pit.port_write(offset, 1, value)
 
     def press_power_button(self) -> None:
         self.pm.press_power_button()

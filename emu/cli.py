@@ -305,14 +305,24 @@ def _install_signals(machine: object) -> None:
     from pyemu.machine import Machine
 
     assert isinstance(machine, Machine)
+    terminals = [chardev.terminal for chardev in machine.chardevs if isinstance(chardev, Stdio)]
+
+    asked = 0
 
     def end(number: int, _frame: object) -> None:
-        machine.quit_by_signal(number)
+        nonlocal asked
+        asked += 1
+        if asked < 3:
+            machine.quit_by_signal(number)
+            return
+        # Whatever is stuck: at least the terminal comes back.
+        for terminal in terminals:
+            terminal.leave()
+        os._exit(128 + number)
 
     def resume_terminal(_number: int, _frame: object) -> None:
-        for chardev in machine.chardevs:
-            if isinstance(chardev, Stdio):
-                chardev.terminal.resume()
+        for terminal in terminals:
+            terminal.resume()
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, end)

@@ -42,8 +42,8 @@ _SEGMENTS = ("es", "cs", "ss", "ds", "fs", "gs")  # in encoding order, as in the
 
 def apply_cpu(s: State, start: CpuStart, model: str) -> None:
     """The state after RESET, changed by what the loader asks for."""
-    reset.reset(s)
     s[CPUID_MODEL] = cpuid.model_number(model)
+    reset.reset(s)
     for name, value in start.gpr.items():
         s[GPR + GPR_NAMES.index(name)] = value
     s[RIP] = start.rip

@@ -13,7 +13,7 @@ import select
 import threading
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from typing import Protocol
 
 from pyemu.clock import Clock
 
@@ -22,13 +22,24 @@ _FD_SETSIZE = 1024
 _LONGEST_SLEEP_S = 1.0
 
 
+# The vCPU holds the device lock while it waits for a full output. Input must be served all the same: Ctrl-A x is in it.
+LOCK_PATIENCE_S = 0.02
+
+
+class Lock(Protocol):
+    """What is needed of threading.RLock."""
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool: ...
+    def release(self) -> None: ...
+
+
 class IoLoop:
     """One per machine. Callbacks of descriptors and `call_later` run on its thread, without the device lock."""
 
     def __init__(
         self,
         clock: Clock,
-        device_lock: AbstractContextManager[object],
+        device_lock: Lock,
         on_error: Callable[[BaseException], None],
         run_timers: bool = True,
     ) -> None:
@@ -108,7 +119,9 @@ class IoLoop:
         if self._later:
             timeout = min(timeout, (self._later[0][0] - time.monotonic_ns()) / 1e9)
         if self._run_timers:
-            with self._lock:
+            if not self._lock.acquire(timeout=LOCK_PATIENCE_S):
+                return LOCK_PATIENCE_S
+            try:
                 now = self._clock.now_ns()
                 deadline = self._clock.next_deadline()
                 if deadline is not None:
@@ -116,6 +129,8 @@ class IoLoop:
                 timeout = max(timeout, 0.0)
                 # Under the lock: whoever moves the deadline after this sees that we sleep.
                 self._sleep_until = now + int(timeout * 1e9) + 1
+            finally:
+                self._lock.release()
         return max(timeout, 0.0)
 
     def _wait(self, timeout: float) -> list[int]:
@@ -153,9 +168,11 @@ class IoLoop:
             callback = self._readers.get(fd)
             if callback is not None:
                 callback()
-        if self._run_timers:
-            with self._lock:
+        if self._run_timers and self._lock.acquire(timeout=LOCK_PATIENCE_S):
+            try:
                 self._clock.run_due()
+            finally:
+                self._lock.release()
         while self._later and self._later[0][0] <= time.monotonic_ns():
             with self._later_lock:
                 callback = heapq.heappop(self._later)[2]

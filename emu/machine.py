@@ -37,9 +37,10 @@ from pyemu.registers import Registers
 from pyemu.runloop import RunLoop
 from pyemu.serialport import SerialPort
 from pyemu.trace import Tracer
-from pyemu.until import RESUMABLE, Condition, GuestTime, SerialText, Stop, StopKind, conditions
+from pyemu.until import RESUMABLE, Condition, GuestTime, SerialText, Stop, StopKind, Until, conditions
 from pyemu.virtual import read_virtual, translate, write_virtual
 
+_PATIENCE_S = 0.7  # how long a vCPU may take to notice that it shall end
 _HINT_AFTER_NS = 10_000_000_000
 _HINT = 'pyemu: no output on the serial port for 10 seconds; a Linux kernel needs -append "console=ttyS0" to talk there'
 
@@ -78,6 +79,7 @@ class Machine:
         self._last_stop = Stop(StopKind.PAUSED)
         self._started = False
         self._closed = False
+        self._ending: Stop | None = None
         self.state = new_state()
         self.clock: Clock = self._make_clock()
         self.ram = GuestRam(config.memory)
@@ -205,9 +207,7 @@ class Machine:
             self.io.call_later(_HINT_AFTER_NS, self._hint)
         self.loop.start(accelerator, self.config.reboot)
 
-    def run(
-        self, until: str | bytes | int | Condition | list[Condition] | None = None, *, timeout: float | None = None
-    ) -> Stop:
+    def run(self, until: Until | None = None, *, timeout: float | None = None) -> Stop:
         """Run until the guest ends, a condition comes true, or `timeout` host seconds are over.
 
         Ctrl-C (KeyboardInterrupt) stops the guest, at an instruction boundary, and is then raised here.
@@ -246,7 +246,9 @@ class Machine:
         if not self.config.paused:
             self.loop.resume()
         while self.loop.final is None:
-            self._stopped.wait()
+            ending = self._ending
+            if not self._stopped.wait(None if ending is None else _PATIENCE_S) and ending is not None:
+                return ending  # native code that doesn't listen can't keep the process alive
             self._stopped.clear()
         return self.loop.final
 
@@ -318,18 +320,21 @@ class Machine:
 
     def quit(self) -> None:
         """End the machine, from any thread."""
-        self._abandon_output()
-        self.loop.ask_stop(Stop(StopKind.QUIT))
+        self._end(Stop(StopKind.QUIT))
 
     def quit_by_signal(self, number: int) -> None:
         """From a signal handler, where no lock may be taken: the I/O thread does the rest."""
-
-        def end() -> None:
-            self._abandon_output()
-            self.loop.ask_stop(Stop(StopKind.QUIT, 128 + number, f"terminated by signal {number}"))
-
-        self.io.urgent = end
+        self.io.urgent = lambda: self._end(Stop(StopKind.QUIT, 128 + number, f"terminated by signal {number}"))
         self.io.wake()
+
+    def _end(self, stop: Stop) -> None:
+        """End without waiting for anything that the guest could hold up."""
+        self._ending = stop
+        for chardev in self.chardevs:
+            if isinstance(chardev, FdChardev):
+                chardev.abandon()
+        self._stopped.set()
+        self.loop.ask_stop(stop)
 
     # ---- looking and typing --------------------------------------------------------------------------------
 
@@ -379,18 +384,10 @@ class Machine:
         self.loop.ask_stop(Stop(StopKind.DEBUG_EXIT, status & 0xFF))
 
     def _hang_up(self, reason: str) -> None:
-        self._abandon_output()
-        self.loop.ask_stop(Stop(StopKind.HANGUP, 1, reason))
+        self._end(Stop(StopKind.HANGUP, 1, reason))
 
     def _io_failed(self, error: BaseException) -> None:
-        message = f"internal error: {type(error).__name__}: {error}"
-        self._abandon_output()
-        self.loop.ask_stop(Stop(StopKind.FAILURE, 1, message, error=error))
-
-    def _abandon_output(self) -> None:
-        for chardev in self.chardevs:
-            if isinstance(chardev, FdChardev):
-                chardev.abandon()
+        self._end(Stop(StopKind.FAILURE, 1, f"internal error: {type(error).__name__}: {error}", error=error))
 
     def _on_stop(self, stop: Stop) -> None:
         self._last_stop = stop
@@ -410,7 +407,9 @@ class Machine:
         if self._closed:
             return
         self._closed = True
-        self._abandon_output()
+        for chardev in self.chardevs:
+            if isinstance(chardev, FdChardev):
+                chardev.abandon()
         ended = True
         try:
             ended = self.loop.end()

@@ -17,15 +17,15 @@ from pyemu.clock import Clock, CountedClock
 from pyemu.config import Icount
 from pyemu.cpu.flags import IF
 from pyemu.cpu.host import Exit
+from pyemu.cpu.interrupts import CHAIN_WORDS, VALID
 from pyemu.cpu.state import (
-    BUDGET,
     EXIT_INFO,
     EXIT_REQUEST,
     FAULT_CHAIN,
     FLAGS,
     ICOUNT,
+    ICOUNT_LIMIT,
     IRQ_PENDING,
-    LAYOUT,
     NMI_PENDING,
     RIP,
     State,
@@ -35,12 +35,16 @@ from pyemu.hostcpu import HostCpu
 from pyemu.log import Log
 from pyemu.until import RESUMABLE, Address, Condition, Instructions, Stop, StopKind
 
-_ENDLESS = 1 << 62  # a budget that no run uses up
+_ENDLESS = (1 << 63) - 1  # an instruction count that no run reaches
 _CHAINS_SHOWN = 10  # a guest that triple-faults in a reset loop does so thousands of times a second
 _VECTORS = (
     "#DE", "#DB", "NMI", "#BP", "#OF", "#BR", "#UD", "#NM", "#DF", "#9", "#TS", "#NP", "#SS", "#GP", "#PF", "#15",
     "#MF", "#AC", "#MC", "#XM", "#VE", "#CP",
 )  # fmt: skip
+
+
+_PAGE_FAULT = 14
+_WITH_SELECTOR = frozenset({10, 11, 12, 13})  # #TS #NP #SS #GP: the error code is a selector
 
 
 def vector_name(vector: int) -> str:
@@ -81,7 +85,7 @@ class RunLoop:
         self._chains = 0
         self._target: tuple[int, Condition] | None = None  # instruction count at which to stop
         self._breakpoints: dict[int, Condition] = {}
-        self._skip_breakpoint = False
+        self._resumed_at = 0  # instruction count: a breakpoint where it resumes doesn't stop it
         self.before_step: Callable[[], None] | None = None  # set: single steps, and this is called before each
         self.accelerator: Accelerator | None = None
         self.final: Stop | None = None  # set when the machine can't go on
@@ -134,7 +138,7 @@ class RunLoop:
             if self.final is None and not self._running:
                 self._running = True
                 self._parked = False
-                self._skip_breakpoint = True
+                self._resumed_at = self._s[ICOUNT]
                 self._clock.resume()
                 self._poke()
 
@@ -173,7 +177,7 @@ class RunLoop:
             self._poke()
         if self._thread.ident is None or threading.current_thread() is self._thread:
             return self._thread.ident is None
-        self._thread.join(timeout=2.0)
+        self._thread.join(timeout=1.0)
         return not self._thread.is_alive()
 
     # ---- the thread ----------------------------------------------------------------------------------------
@@ -234,7 +238,7 @@ class RunLoop:
         budget = self._next_budget()
         if budget == 0:
             return
-        s[BUDGET] = budget
+        s[ICOUNT_LIMIT] = s[ICOUNT] + budget
         reason = self.accelerator.run()
         if self._host.failure is not None:
             raise self._host.failure
@@ -269,21 +273,22 @@ class RunLoop:
             budget = min(budget, left)
         if self._breakpoints or self.before_step is not None:
             rip = s[RIP]
-            if rip in self._breakpoints and not self._skip_breakpoint:
+            if rip in self._breakpoints and s[ICOUNT] != self._resumed_at:
                 self.ask_stop(Stop(StopKind.CONDITION, condition=self._breakpoints[rip]))
                 return 0
-            self._skip_breakpoint = False
             if self.before_step is not None:
                 self.before_step()
             return 1
         return budget
 
     def _counted_deadline_moved(self) -> None:
-        """A device armed a timer that may come before the end of the present budget: compute that anew.
-
-        The budget itself is native code's; leaving right after the instruction that did this is enough.
-        """
-        self._s[EXIT_REQUEST] = 1
+        """A device armed a timer that may come before the end of the present budget. Lock held."""
+        s = self._s
+        deadline = self._clock.next_deadline()
+        if self._counted is not None and deadline is not None:
+            limit = s[ICOUNT] + max(1, self._counted.instructions_until(deadline))
+            s[ICOUNT_LIMIT] = min(s[ICOUNT_LIMIT], limit)
+        s[EXIT_REQUEST] = 1
         self._cond.notify_all()
 
     def _awake(self) -> bool:
@@ -337,17 +342,33 @@ class RunLoop:
             self.ask_stop(Stop(StopKind.TRIPLE_FAULT, 1, message))
 
     def _describe_chain(self) -> str:
-        parts = []
-        for i in range(0, LAYOUT["fault_chain"].count, 2):
-            word, rip = self._s[FAULT_CHAIN + i], self._s[FAULT_CHAIN + i + 1]
-            if word or rip:
-                parts.append(f"{vector_name(word & 0xFF)} (error {word >> 8:#x}) at {rip:#x}")
-        return ", then ".join(parts) or f"at {self._s[RIP]:#x}"
+        return ", then ".join(chain_steps(self._s)) or f"at {self._s[RIP]:#x}"
 
     def _describe_unimplemented(self) -> str:
         s = self._s
         code = (s[EXIT_INFO + 1].to_bytes(8, "little") + s[EXIT_INFO + 2].to_bytes(8, "little"))[:15]
         return f"instruction {instruction_text(code, s[EXIT_INFO])} is not implemented"
+
+
+def chain_steps(s: State) -> list[str]:
+    """The exceptions that were last recorded in FAULT_CHAIN, oldest first."""
+    steps = []
+    for i in range(0, CHAIN_WORDS, 2):
+        word, address = s[FAULT_CHAIN + i], s[FAULT_CHAIN + i + 1]
+        if not word & VALID:
+            break
+        vector, error = word & 0xFF, word >> 8 & 0xFFFF_FFFF
+        text = vector_name(vector)
+        if vector == _PAGE_FAULT:
+            text += f" (error {error:#x}) on {address:#x}"
+        else:
+            if vector in _WITH_SELECTOR and error & 2:  # SDM 3, 6.13: the error is in a gate of the IDT
+                text += f" (error {error:#x}: IDT entry {error >> 3})"
+            elif vector in _WITH_SELECTOR:
+                text += f" (error {error:#x})"
+            text += f" at {address:#x}"
+        steps.append(text)
+    return steps
 
 
 def instruction_text(code: bytes, address: int) -> str:

@@ -5,20 +5,21 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 
 from pyemu.chardev import Chardev, Loop
 from pyemu.devices.interfaces import CharDevice
+from pyemu.ioloop import LOCK_PATIENCE_S, Lock
 from pyemu.outside import Outside
 
 # Unread input beyond this stops reading from the host. The terminal itself never gets here: Ctrl-A must keep working.
 _QUEUE_LIMIT = 64 << 10
+_RETRY_NS = 10_000_000
 
 
 class SerialPort:
     """Implements `pyemu.devices.interfaces.CharBackend` over a `Chardev`."""
 
-    def __init__(self, name: str, chardev: Chardev, lock: AbstractContextManager[object], outside: Outside) -> None:
+    def __init__(self, name: str, chardev: Chardev, lock: Lock, outside: Outside) -> None:
         self.name = name
         self.chardev = chardev
         self.output_seen = False
@@ -35,8 +36,11 @@ class SerialPort:
         self._device = device
 
         def on_break() -> None:
-            with self._lock:
-                receive_break()
+            if self._lock.acquire(timeout=LOCK_PATIENCE_S):
+                try:
+                    receive_break()
+                finally:
+                    self._lock.release()
 
         self.chardev.on_break = on_break
         self.chardev.on_input = self._input
@@ -74,17 +78,25 @@ class SerialPort:
         device = self._device
         if device is None or self._loop is None:
             return
-        with self._lock, self._queue_lock:
-            if not self._queue:
-                return
-            taken = 0
+        if not self._lock.acquire(timeout=LOCK_PATIENCE_S):
+            self._loop.call_later(_RETRY_NS, self._offer)
+            return
+        try:
+            self._deliver(device)
+        finally:
+            self._lock.release()
 
-            def deliver(data: bytes) -> None:
-                nonlocal taken
-                taken = device.receive(data)
+    def _deliver(self, device: CharDevice) -> None:
+        taken = 0
 
-            self._outside.input(self.name, bytes(self._queue[:4096]), deliver)
-            del self._queue[:taken]
+        def deliver(data: bytes) -> None:
+            nonlocal taken
+            taken = device.receive(data)
+
+        with self._queue_lock:
+            if self._queue:
+                self._outside.input(self.name, bytes(self._queue[:4096]), deliver)
+                del self._queue[:taken]
             if self._paused and len(self._queue) < _QUEUE_LIMIT // 2:
                 self._paused = False
                 self.chardev.pause_input(False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import TypeAlias
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,10 @@ class GuestTime:
 
 
 Condition = SerialText | Address | Instructions | GuestTime
+Until: TypeAlias = "str | bytes | int | Condition | list[Until]"
 
 
-def conditions(until: str | bytes | int | Condition | list[Condition] | None) -> list[Condition]:
+def conditions(until: Until | None) -> list[Condition]:
     """A bare string is serial text, a bare number an address; a list means whichever comes first."""
     match until:
         case None:
@@ -51,7 +53,7 @@ def conditions(until: str | bytes | int | Condition | list[Condition] | None) ->
         case int():
             return [Address(until)]
         case list():
-            return until
+            return [condition for item in until for condition in conditions(item)]
         case _:
             return [until]
 

@@ -213,9 +213,7 @@ def _isa(path: str, hardware_id: str, *descriptors: bytes, unit: int | None = No
 
 def rsdp(rsdt_address: int, xsdt_address: int) -> bytes:
     """Root system description pointer, revision 2 (5.2.5.3)."""
-    data = bytearray(
-        struct.pack("<8sB6sBIIQB3x", b"RSD PTR ", 0, OEM_ID, 2, rsdt_address, RSDP_SIZE, xsdt_address, 0)
-    )
+    data = bytearray(struct.pack("<8sB6sBIIQB3x", b"RSD PTR ", 0, OEM_ID, 2, rsdt_address, RSDP_SIZE, xsdt_address, 0))
     data[8] = checksum(data[:20])
     data[32] = checksum(data)
     return bytes(data)

@@ -86,9 +86,11 @@ class Elf:
                 desc_at = position + (12 + name_size + align - 1) // align * align
                 if desc_at + desc_size > len(content):
                     break
-                yield content[position + 12 : position + 12 + name_size].rstrip(b"\0"), note_type, content[
-                    desc_at : desc_at + desc_size
-                ]
+                yield (
+                    content[position + 12 : position + 12 + name_size].rstrip(b"\0"),
+                    note_type,
+                    content[desc_at : desc_at + desc_size],
+                )
                 position = desc_at + (desc_size + align - 1) // align * align
 
     def place(self, layout: Layout, what: str) -> None:

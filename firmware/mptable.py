@@ -35,9 +35,7 @@ def build(platform: Platform, address: int) -> bytes:
             continue  # the second 8259
         target = platform.pit_gsi if irq == 0 else irq
         flags = LEVEL_HIGH if irq == platform.sci_irq else 0
-        entries.append(
-            struct.pack("<BBHBBBB", 3, INTERRUPT_INT, flags, ISA_BUS, irq, platform.ioapic_id, target)
-        )
+        entries.append(struct.pack("<BBHBBBB", 3, INTERRUPT_INT, flags, ISA_BUS, irq, platform.ioapic_id, target))
     entries.append(struct.pack("<BBHBBBB", 4, INTERRUPT_EXTINT, 0, ISA_BUS, 0, ALL_LAPICS, 0))
     entries.append(struct.pack("<BBHBBBB", 4, INTERRUPT_NMI, 0, ISA_BUS, 0, ALL_LAPICS, 1))
     body = b"".join(entries)

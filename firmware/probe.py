@@ -13,6 +13,7 @@ from pyemu.firmware import elf, flat, linux_boot, multiboot, pvh, unpack
 from pyemu.firmware.boot_image import BootError
 
 LINUX_BANNER = b"Linux version "
+EFI_MAGIC = b"MZ"
 
 
 class Kind(Enum):
@@ -51,7 +52,7 @@ STRANGERS: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\xfe\xed\xfa", "a Mach-O file, not a kernel for this machine"),
     (0, b"\xcf\xfa\xed\xfe", "a Mach-O file, not a kernel for this machine"),
     (0, b"#!", "a script, not a kernel"),
-    (0, b"MZ", "an EFI or DOS program, not a Linux kernel"),
+    (0, EFI_MAGIC, "an EFI or DOS program, not a Linux kernel"),
 )
 
 
@@ -74,12 +75,15 @@ def probe(data: bytes, name: str) -> Probe:
         return Probe(Kind.MULTIBOOT, data, header=header, wrapping=wrapping)
     if flat.is_boot_sector(data):
         return Probe(Kind.BOOT_SECTOR, data)
+    short = len(data) < linux_boot.HEADER_END  # too short even for the header of a bzImage
     for offset, magic, what in STRANGERS:
+        if short and magic == EFI_MAGIC:
+            continue  # bzImages begin so, too
         if data[offset : offset + len(magic)] == magic:
             raise BootError(f"kernel: {what}")
     if wrapping:
         raise BootError(f"kernel: {packed}-compressed data, but no kernel inside")
-    if len(data) < linux_boot.HEADER_END and data[:1] != b"\0" and not name.endswith(".bin"):
+    if short and not name.endswith(".bin"):
         raise BootError(f"kernel: {len(data)} bytes that are no kernel (truncated?)")
     if data[flat.SECTOR - 2 : flat.SECTOR] == flat.SIGNATURE and len(data) > flat.SECTOR:
         raise BootError("kernel: a disk image or truncated kernel; a boot sector has exactly 512 bytes")

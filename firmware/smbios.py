@@ -39,7 +39,8 @@ def structures(platform: Platform, ranges: list[tuple[int, int]]) -> list[bytes]
         _structure(1, 0x100, struct.pack("<BBBB16sBBB", 1, 2, 0, 0, bytes(16), 6, 0, 0), "pyemu", "PC"),
         # Chassis: manufacturer, type "other", no version, serial, tag; states safe; no OEM data.
         _structure(
-            3, HANDLE_CHASSIS, struct.pack("<BBBBBBBBBIBBBBB", 1, 1, 0, 0, 0, 3, 3, 3, UNKNOWN, 0, 0, 0, 0, 0, 0), "pyemu"
+            3, HANDLE_CHASSIS,
+            struct.pack("<BBBBBBBBBIBBBBB", 1, 1, 0, 0, 0, 3, 3, 3, UNKNOWN, 0, 0, 0, 0, 0, 0), "pyemu",
         ),
     ]  # fmt: skip
     for cpu in range(platform.cpus):

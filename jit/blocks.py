@@ -107,7 +107,9 @@ def flush(s: State) -> int:
             poke64(s[ly.PAGES] + page * (8 * ly.PAGE_WORDS) + 8 * ly.P_BLOCKS, 0)
             poke64(s[ly.PAGES] + page * (8 * ly.PAGE_WORDS) + 8 * ly.P_GRANULES, 0)
     s[ly.ARENA_NEXT] = s[ly.ARENA]
-    s[ly.CODE_NEXT] = s[ly.CODE_START]
+    s[ly.CODE_NEXT] = s[ly.CODE]
+    s[ly.COLD_NEXT] = s[ly.CODE_END]
+    forget_jumps(s, 1)
     s[ly.EXIT_SLOT] = 0
     s[ly.KILLED] = 1
     s[ly.STAT_FLUSHES] += 1
@@ -159,6 +161,9 @@ def build(s: State, phys: int, rip: int, linear: int) -> int:
     poke64(block + 8 * ly.B_CODE, 0)
     poke64(block + 8 * ly.B_BYTES, offset)
     poke64(block + 8 * ly.B_PAGE2, NO_PAGE)
+    poke64(block + 8 * ly.B_INCOMING, 0)
+    for k in range(0, count):
+        poke8(block + ly.B_SIZE + k * ly.RECORD_SIZE + 8 * rc.PACKED + ly.COUNT_SHIFT // 8, count)
     s[ly.ARENA_NEXT] = record
     s[ly.STAT_BLOCKS] += 1
     s[ly.STAT_INSTRUCTIONS] += count
@@ -244,10 +249,65 @@ def block_granules(block: int, second: int) -> int:
 
 def kill(s: State, block: int) -> int:
     """Make a block unreachable: nobody finds it, and code that jumps to it directly goes back to the loop."""
+    rip = peek64(block + ly.B_SIZE + 8 * rc.R_RIP)
+    if peek64(jump_entry(s, rip) + 8) == peek64(block + 8 * ly.B_CODE):
+        poke64(jump_entry(s, rip), NO_PAGE)
     poke64(block + 8 * ly.B_RIP, ly.DEAD)
     s[ly.KILLED] = 1
+    s[ly.EXIT_SLOT] = 0
     s[ly.STAT_INVALIDATED] += 1
     unlink_hash(s, block)
+    slot = peek64(block + 8 * ly.B_INCOMING)
+    while slot != 0:
+        poke64(slot + 8 * ly.S_TARGET, peek64(slot + 8 * ly.S_UNLINKED))
+        slot = peek64(slot + 8 * ly.S_NEXT)
+    poke64(block + 8 * ly.B_INCOMING, 0)
+    return 0
+
+
+def link(s: State, block: int) -> int:
+    """Let the chain slot that control came through jump to a block directly from now on."""
+    slot = s[ly.EXIT_SLOT]
+    origin = peek64(slot + 8 * ly.S_BLOCK)
+    if peek64(slot + 8 * ly.S_RIP) != peek64(block + 8 * ly.B_RIP):
+        return 0
+    if (peek64(origin + 8 * ly.B_PHYS) ^ peek64(block + 8 * ly.B_PHYS)) >> 12 != 0:
+        return 0
+    if peek64(origin + 8 * ly.B_MODE) != peek64(block + 8 * ly.B_MODE):
+        return 0
+    if peek64(slot + 8 * ly.S_TARGET) != peek64(slot + 8 * ly.S_UNLINKED):
+        return 0
+    if peek64(block + 8 * ly.B_PAGE2) != NO_PAGE:
+        return 0  # its second page may be mapped elsewhere by then: always through lookup()
+    poke64(slot + 8 * ly.S_TARGET, peek64(block + 8 * ly.B_CODE))
+    poke64(slot + 8 * ly.S_NEXT, peek64(block + 8 * ly.B_INCOMING))
+    poke64(block + 8 * ly.B_INCOMING, slot)
+    s[ly.STAT_CHAINS] += 1
+    return 0
+
+
+# ---- jump cache ------------------------------------------------------------------------------------------------
+def jump_entry(s: State, rip: int) -> int:
+    """Host address of the jump cache entry of an address."""
+    index = (rip ^ (rip >> ly.JUMP_CACHE_BITS)) & (ly.JUMP_CACHE_SIZE - 1)
+    return s[ly.JUMP_CACHE] + 16 * (index | (rip >> 63) << ly.JUMP_CACHE_BITS)
+
+
+def enter_jump(s: State, block: int) -> int:
+    """Let indirect jumps find a block without the loop. Only in 64-bit mode, and not for code that spans two pages."""
+    if s[MODE] & md.CODE64 and peek64(block + 8 * ly.B_PAGE2) == NO_PAGE:
+        rip = peek64(block + 8 * ly.B_RIP)
+        entry = jump_entry(s, rip)
+        poke64(entry, rip ^ ((s[MODE] << ly.JUMP_CACHE_MODE_SHIFT) & M64))
+        poke64(entry + 8, peek64(block + 8 * ly.B_CODE))
+    return 0
+
+
+def forget_jumps(s: State, kernel_too: int) -> int:
+    """Linear addresses may lead elsewhere now: empty the jump cache, of user addresses or of all."""
+    last = ly.JUMP_CACHE_BYTES if kernel_too else ly.JUMP_CACHE_BYTES // 2
+    for at in range(s[ly.JUMP_CACHE], s[ly.JUMP_CACHE] + last, 16):
+        poke64(at, NO_PAGE)  # no canonical address with a mode gives this tag
     return 0
 
 

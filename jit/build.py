@@ -6,27 +6,23 @@ The image is keyed by a digest of everything that goes into it. Loading it needs
 from __future__ import annotations
 
 import hashlib
-import importlib
-import inspect
+import importlib.util
 import marshal
 import os
-import pkgutil
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from types import FunctionType
+from typing import TYPE_CHECKING
 
-import pyemu.cpu
-from pyemu.cpu.primitives import SERVICES
 from pyemu.jit import cache
 
-# Modules of cpu/ that are no mechanism code: they run in Python in every back end.
-PYTHON_ONLY = {"concrete", "reference", "msr", "cpuid", "reset", "primitives", "explain"}
+if TYPE_CHECKING:
+    from pyemu.jit.stencils import Stencil
+
 SHARD = 120  # handlers a module
-ROOTS = ("pyemu.jit.loop.run", "pyemu.jit.blocks.flush", "pyemu.jit.blocks.written", "pyemu.cpu.tlb.flush_all")
+ROOTS = ("pyemu.jit.loop.run", "pyemu.jit.blocks.flush", "pyemu.jit.blocks.written", "pyemu.cpu.tlb.flush_all", "pyemu.cpu.tlb.flush")
 
 
 @dataclass
@@ -36,6 +32,8 @@ class Image:
     code: bytes
     symbols: dict[str, int]
     handlers: list[int]  # offset of each form's handler
+    stencils: bytes  # stencil_table.py
+    forms: bytes
 
 
 def source_digest() -> str:
@@ -58,57 +56,75 @@ def load() -> Image:
     if data is None:
         data = marshal.dumps(_build())
         cache.write(path, data)
-    code, symbols, handlers = marshal.loads(data)
-    return Image(code, symbols, handlers)
+    return Image(*marshal.loads(data))
 
 
-def _build() -> tuple[bytes, dict[str, int], list[int]]:
+def _build() -> tuple[bytes, dict[str, int], list[int], bytes, bytes]:
     from pyemu.cpu.ops import build_table
     from pyemu.jit import elf
+    from pyemu.jit.stencil_table import serialise
+    from pyemu.jit.stencils import Stencil
 
     table = build_table()
-    jobs: list[tuple[int, int]] = [(-1, 0)]
-    jobs += [(k, min(k + SHARD, len(table.forms))) for k in range(0, len(table.forms), SHARD)]
+    count = len(table.forms)
+    parts = [(k, min(k + SHARD, count)) for k in range(0, count, SHARD)]
     objects: list[bytes] = []
+    stencils: dict[str, Stencil] = {}
     workers = int(os.environ.get("PYEMU_BUILD_JOBS", os.cpu_count() or 1))
-    with ProcessPoolExecutor(max_workers=min(workers, len(jobs))) as pool:
-        futures = [pool.submit(compile_job, *job) for job in jobs]
-        for done in progress(as_completed(futures), len(jobs)):
+    with ProcessPoolExecutor(max_workers=workers) as pool, Progress(2 * len(parts) + 1) as progress:
+        handlers = [pool.submit(compile_handlers, *part) for part in parts]
+        others = [pool.submit(compile_stencils, *part) for part in parts]
+        needed = set(ROOTS)
+        for done in as_completed(handlers):
             objects.append(done.result())
+            needed |= {name for name in elf.undefined(objects[-1]) if name.startswith("pyemu.")}
+            progress.step()
+        mechanism = pool.submit(compile_mechanism, sorted(needed))
+        for other in as_completed(others):
+            stencils |= other.result()
+            progress.step()
+        objects.append(mechanism.result())
+        progress.step()
     image = elf.link(objects)
-    handlers = [image.symbols[f"op.{form.name}"] for form in table.forms]
-    symbols = {name: at for name, at in image.symbols.items() if name.startswith(("pyemu.", "thunk."))}
-    return image.data, symbols, handlers
+    addresses = [image.symbols[f"op.{form.name}"] for form in table.forms]
+    symbols = {name: at for name, at in image.symbols.items() if name.startswith(("pyemu.jit.", "thunk."))}
+    return image.data, symbols, addresses, *serialise(stencils, table.forms)
 
 
-def progress(items: Iterator[object], total: int) -> Iterator[object]:
-    """Yield items while a bar on standard error, if it is a terminal, shows how far the first build is."""
-    start, show = time.monotonic(), sys.stderr.isatty()
-    if not show:
-        print("pyemu: building native code (once) ...", file=sys.stderr, flush=True)
-    for number, item in enumerate(items, 1):
-        yield item
-        if show:
-            filled = 30 * number // total
+class Progress:
+    """A bar on standard error that shows how far the first build is; one line where that is no terminal."""
+
+    def __init__(self, total: int) -> None:
+        self.total, self.done, self.start = total, 0, time.monotonic()
+        self.show = sys.stderr.isatty()
+
+    def __enter__(self) -> Progress:
+        if not self.show:
+            print("pyemu: building native code (once) ...", file=sys.stderr, flush=True)
+        return self
+
+    def step(self) -> None:
+        """One more part is done."""
+        self.done += 1
+        if self.show:
+            filled = 30 * self.done // self.total
             bar = "#" * filled + "." * (30 - filled)
-            seconds = time.monotonic() - start
+            seconds = time.monotonic() - self.start
             print(f"\rpyemu: building native code (once) [{bar}] {seconds:3.0f} s", end="", file=sys.stderr, flush=True)
-    if show:
-        print(file=sys.stderr)
+
+    def __exit__(self, *_: object) -> None:
+        if self.show:
+            print(file=sys.stderr)
 
 
-def compile_job(first: int, last: int) -> bytes:
-    """Compile one part of the image: mechanism code (first < 0) or the handlers of forms first..last-1."""
+def compile_handlers(first: int, last: int) -> bytes:
+    """The interpreter handlers of forms first..last-1, as an object."""
     from pyemu.cpu.ops import build_table
     from pyemu.jit.emit import Handler
     from pyemu.jit.lowering import LOWERINGS
     from pyemu.jit.subset import ModuleCompiler
     from pyemu.jit.target import compile_ir
 
-    if first < 0:
-        owner = ModuleCompiler("mechanism", LOWERINGS)
-        owner.compile(*roots())
-        return compile_ir(str(owner.module) + MEMORY_FUNCTIONS)
     owner = ModuleCompiler(f"handlers.{first}", LOWERINGS, external=True)
     for form in build_table().forms[first:last]:
         try:
@@ -119,24 +135,28 @@ def compile_job(first: int, last: int) -> bytes:
     return compile_ir(str(owner.module), level=1)
 
 
-def roots() -> list[FunctionType]:
-    """The functions that the image exports."""
-    from pyemu.jit.subset import is_state
+def compile_stencils(first: int, last: int) -> dict[str, Stencil]:
+    """The stencils of forms first..last-1; those of no form come with the first."""
+    from pyemu.cpu.ops import build_table
+    from pyemu.jit.stencils import emit_module, extract
+    from pyemu.jit.target import compile_ir
 
-    found = []
-    for name in ROOTS:
+    text, names = emit_module(build_table().forms[first:last], helpers=first == 0)
+    return extract(compile_ir(text, level=1, reloc="static"), names)
+
+
+def compile_mechanism(names: list[str]) -> bytes:
+    """The named mechanism functions, all that they call, and the thunks, as an object."""
+    from pyemu.jit import thunks
+    from pyemu.jit.lowering import LOWERINGS
+    from pyemu.jit.subset import ModuleCompiler
+    from pyemu.jit.target import compile_ir
+
+    owner = ModuleCompiler("mechanism", LOWERINGS)
+    for name in names:
         module, _, function = name.rpartition(".")
-        found.append(getattr(importlib.import_module(module), function))
-    for name in sorted(entry.name for entry in pkgutil.iter_modules(pyemu.cpu.__path__) if not entry.ispkg):
-        if name in PYTHON_ONLY or name.startswith(("softfloat", "x87")):
-            continue
-        module = importlib.import_module(f"pyemu.cpu.{name}")
-        for function in vars(module).values():
-            if isinstance(function, FunctionType) and function.__module__ == module.__name__:
-                parameters = list(inspect.signature(function).parameters.values())
-                if parameters and is_state(parameters[0]) and function not in SERVICES:
-                    found.append(function)
-    return found
+        owner.compile(getattr(importlib.import_module(module), function))
+    return compile_ir(str(owner.module) + MEMORY_FUNCTIONS + thunks.text())
 
 
 # What LLVM calls for llvm.memcpy and llvm.memset; the image has no library behind it.

@@ -99,6 +99,11 @@ def parse(data: bytes) -> Object:
     return Object(sections, symbols)
 
 
+def undefined(data: bytes) -> set[str]:
+    """Names that an object refers to but does not define."""
+    return {r.symbol for section in parse(data).sections.values() for r in section.relocations if r.section < 0}
+
+
 @dataclass
 class Image:
     """Linked bytes that run at any address, and where each symbol is in them."""

@@ -53,13 +53,14 @@ class Engine:
         kind = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p)
         self._address = ctypes.addressof(state)
         self._run = kind(self.base + self.symbols["pyemu.jit.loop.run"])
-        self.flush = lambda: kind(self.base + self.symbols["pyemu.jit.blocks.flush"])(self._address)
+        self._flush = kind(self.base + self.symbols["pyemu.jit.blocks.flush"])
+        self._flush(self._address)
 
     def _allocate(self, built: build.Image) -> None:
         s = self.state
         top = max((s[RANGES + 3 * k + 1] for k in range(s[RANGE_COUNT])), default=0)
         pages = -(-top // 4096)
-        self.arena = hostmem.Array(ARENA_SIZE)
+        self.arena = hostmem.Array(ARENA_SIZE, low=True)
         self.hash = hostmem.Array(8 * ly.HASH_SIZE)
         self.pages = hostmem.Array(8 * ly.PAGE_WORDS * pages)
         self.bitmap = hostmem.Array(pages)
@@ -71,6 +72,23 @@ class Engine:
         s[ly.ARENA_END] = self.arena.address + self.arena.size
         s[ly.HASH], s[ly.PAGES], s[ly.PAGE_COUNT] = self.hash.address, self.pages.address, pages
         s[CODE_BITMAP], s[ly.HANDLERS] = self.bitmap.address, self.handlers.address
+        self.code = hostmem.CodeCache(CODE_SIZE)
+        self.jump_cache = hostmem.Array(ly.JUMP_CACHE_BYTES)
+        self.stencils = hostmem.Array(len(built.stencils))
+        self.stencils.map[: len(built.stencils)] = built.stencils
+        self.forms = hostmem.Array(len(built.forms))
+        self.forms.map[: len(built.forms)] = built.forms
+        s[ly.CODE], s[ly.CODE_WRITE], s[ly.CODE_END] = (
+            self.code.address, self.code.write_address, self.code.address + self.code.size,
+        )  # fmt: skip
+        s[ly.STENCILS], s[ly.FORMS], s[ly.JUMP_CACHE] = (
+            self.stencils.address, self.forms.address, self.jump_cache.address,
+        )  # fmt: skip
+        for word, name in (
+            (ly.ENTER, "enter"), (ly.THUNK_EXEC, "exec"), (ly.THUNK_LEAVE, "leave"), (ly.THUNK_UNLINKED, "unlinked"),
+        ):  # fmt: skip
+            s[word] = self.base + self.symbols[f"thunk.{name}"]
+        s[ly.USE_CODE] = int(self.mode == "jit")
         assert s[RAM_BASE], "the machine sets RAM_BASE before it makes an engine"
 
     # ---- callbacks -----------------------------------------------------------------------------------------

@@ -58,9 +58,10 @@ class CodeCache:
 
 
 class Array:
-    """Zeroed memory, touched only where it is used."""
+    """Zeroed memory, touched only where it is used; `low` places it where 32-bit addresses reach."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, low: bool = False) -> None:
         size = max(PAGE, -(-size // PAGE) * PAGE)
-        self.map = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE)
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE | (MAP_32BIT if low else 0)
+        self.map = mmap.mmap(-1, size, flags=flags)
         self.size, self.address = size, address_of(self.map)

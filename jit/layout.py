@@ -25,18 +25,20 @@ STENCILS = JIT + 13  # host address of the stencil tables
 ENTER = JIT + 14  # host address of the entry thunk
 USE_CODE = JIT + 15  # 1: translate (jit), 0: interpret
 EXIT_SLOT = JIT + 16  # chaining: address of the slot that the last block left through, or 0
-EXIT_BLOCK = JIT + 17
+THUNK_EXEC = JIT + 17
 ICOUNT_MODE = JIT + 18  # 1: time is counted in instructions
 JUMP_CACHE = JIT + 19  # host address of the jump cache
-RETURN_STATUS = JIT + 20
-CALL_STATS = JIT + 21
-CODE_START = JIT + 22  # where translated blocks begin, after the thunks
+THUNK_LEAVE = JIT + 20
+THUNK_UNLINKED = JIT + 21
+HOLE_VALUES = JIT + 32  # values of the holes of the instruction being translated, by hole number (stencils.HOLES)
+FORMS = JIT + 23  # host address of the form table (stencil_table.py)
+COLD_NEXT = JIT + 22  # stubs grow down from the end of the code cache; this is the lowest
 
 HASH_BITS = 16
 HASH_SIZE = 1 << HASH_BITS
 
 # ---- a block: header words, then the records of its instructions ----------------------------------------------
-B_RIP, B_PHYS, B_MODE, B_CS_BASE, B_COUNT, B_HASH_NEXT, B_CODE, B_PAGE_NEXT, B_PAGE2, B_PAGE2_NEXT, B_BYTES, B_SPARE = range(12)
+B_RIP, B_PHYS, B_MODE, B_CS_BASE, B_COUNT, B_HASH_NEXT, B_CODE, B_PAGE_NEXT, B_PAGE2, B_PAGE2_NEXT, B_BYTES, B_INCOMING = range(12)
 B_WORDS = 12
 B_SIZE = 8 * B_WORDS
 DEAD = 0xFFFFFFFFFFFFFFFF  # B_RIP of an invalidated block
@@ -56,3 +58,17 @@ STAT_NAMES = (
     "blocks", "instructions translated", "translation ticks", "code bytes", "blocks invalidated", "arena flushes",
     "tlb misses", "slow exits", "handler calls", "lookups", "faults", "interrupts", "chains",
 )  # fmt: skip
+
+# ---- jump cache: two halves (user, kernel addresses) of {tag, code} --------------------------------------------------
+# The tag is RIP with the mode word's 17 bits folded over its sign bits, so one compare checks both: of a canonical address
+# those bits are all alike, and no two modes are each other's complement.
+JUMP_CACHE_BITS = 11
+JUMP_CACHE_SIZE = 1 << JUMP_CACHE_BITS
+JUMP_CACHE_MODE_SHIFT = 47
+JUMP_CACHE_BYTES = 2 * JUMP_CACHE_SIZE * 16
+
+# ---- a chain slot: where a block's exit goes ---------------------------------------------------------------------------
+S_TARGET, S_UNLINKED, S_NEXT, S_RIP, S_BLOCK = range(5)
+S_WORDS = 5
+
+COUNT_SHIFT = 32  # in a record's PACKED word: instructions of its block (8 bits)

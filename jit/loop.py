@@ -12,11 +12,11 @@ from pyemu.cpu.decode import record as rc
 from pyemu.cpu.faults import raise_debug
 from pyemu.cpu.host import Exit
 from pyemu.cpu.state import (
-    BUDGET,
     EXIT_REQUEST,
     FAULT_VECTOR,
     HALTED,
     ICOUNT,
+    ICOUNT_LIMIT,
     IRQ_PENDING,
     M64,
     MODE,
@@ -25,10 +25,10 @@ from pyemu.cpu.state import (
     RIP,
     State,
 )
-from pyemu.jit import blocks
+from pyemu.jit import blocks, translator
 from pyemu.jit import layout as ly
 from pyemu.jit.emit import JUMPED, NEXT
-from pyemu.jit.native import call_handler, peek64, poke64, shared_word
+from pyemu.jit.native import call_code, call_handler, peek64, poke64, shared_word
 
 HALT, REQUEST, BUDGET_USED, SHUTDOWN = Exit.HALT, Exit.REQUEST, Exit.BUDGET, Exit.SHUTDOWN
 DR6_BS = 1 << 14
@@ -37,8 +37,9 @@ DR6_BS = 1 << 14
 def interpret(s: State, block: int) -> int:
     """Run a block's instructions one by one. Returns the status of the last: a fault is raised if it is FAULT."""
     count = peek64(block + 8 * ly.B_COUNT)
-    if count > s[BUDGET]:
-        count = s[BUDGET]
+    left = s[ICOUNT_LIMIT] - s[ICOUNT]
+    if count > left:
+        count = left
     record = block + ly.B_SIZE
     done = 0
     status = NEXT
@@ -50,13 +51,11 @@ def interpret(s: State, block: int) -> int:
             break
         done = done + 1
         s[ICOUNT] = s[ICOUNT] + 1
-        s[BUDGET] = s[BUDGET] - 1
         record = record + ly.RECORD_SIZE
         if s[ly.KILLED]:
             break
     if status == JUMPED:
         s[ICOUNT] = s[ICOUNT] + 1
-        s[BUDGET] = s[BUDGET] - 1
     elif status == NEXT:
         last = record - ly.RECORD_SIZE
         s[RIP] = (peek64(last + 8 * rc.R_RIP) + ((peek64(last + 8 * rc.PACKED) >> rc.LENGTH) & 0xFF)) & M64
@@ -75,7 +74,7 @@ def boundary(s: State) -> int:
             return SHUTDOWN
     if s[HALTED]:
         return HALT
-    if s[BUDGET] == 0:
+    if s[ICOUNT] >= s[ICOUNT_LIMIT]:
         return BUDGET_USED
     return 0
 
@@ -86,6 +85,26 @@ def after_fault(s: State) -> int:
     if interrupts.deliver_fault(s) == 2:
         return SHUTDOWN
     return 0
+
+
+def run_code(s: State, block: int) -> int:
+    """Run a block's host code, translated now if need be; it goes on into others as far as they are linked."""
+    code = peek64(block + 8 * ly.B_CODE)
+    if code == 0:
+        if peek64(block + 8 * ly.B_RIP) == ly.DEAD:
+            return interpret(s, block)
+        if translator.room(s) == 0:
+            blocks.flush(s)
+            return 0
+        code = translator.translate(s, block)
+    if s[ly.EXIT_SLOT]:
+        blocks.link(s, block)
+        s[ly.EXIT_SLOT] = 0
+    if s[ICOUNT] + peek64(block + 8 * ly.B_COUNT) > s[ICOUNT_LIMIT]:
+        return interpret(s, block)
+    blocks.enter_jump(s, block)
+    s[ly.STAT_LOOKUPS] += 1
+    return call_code(s, s[ly.ENTER], code)
 
 
 def run(s: State) -> int:
@@ -100,7 +119,10 @@ def run(s: State) -> int:
             if after_fault(s):
                 return SHUTDOWN
             continue
-        status = interpret(s, block)
+        if s[ly.USE_CODE] and trap == 0:
+            run_code(s, block)
+        else:
+            interpret(s, block)
         if s[FAULT_VECTOR] != NO_FAULT:
             if after_fault(s):
                 return SHUTDOWN

@@ -128,10 +128,11 @@ def _call_handler(f: FunctionCompiler, args: list[ir.Value]) -> ir.Value:
 
 
 def _call_code(f: FunctionCompiler, args: list[ir.Value]) -> ir.Value:
-    """Enter translated code: code(s) -> reason."""
+    """Enter translated code through the entry thunk."""
     s, function, target = args
-    kind = ir.FunctionType(I64, [PTR, I64])
-    return f.b.call(function_pointer(f.b, function, kind), [s, target])
+    kind = ir.FunctionType(VOID, [PTR, I64])
+    f.b.call(function_pointer(f.b, function, kind), [s, target])
+    return I64(0)
 
 
 def _volatile(f: FunctionCompiler, args: list[ir.Value]) -> ir.Value:
@@ -153,6 +154,12 @@ def _code_page_written(f: FunctionCompiler, args: list[ir.Value]) -> ir.Value:
     return f.b.call(f.owner.declare(blocks.written), args)
 
 
+def _mappings_changed(f: FunctionCompiler, args: list[ir.Value]) -> ir.Value:
+    from pyemu.jit import blocks
+
+    return f.b.call(f.owner.declare(blocks.forget_jumps), args)
+
+
 LOWERINGS: dict[Any, Lowering] = {
     p.sext: _sext,
     p.signed_less: _signed_less,
@@ -172,6 +179,7 @@ LOWERINGS: dict[Any, Lowering] = {
     p.port_write: _callback(CALL_PORT_WRITE, 3),
     p.call_service: _callback(CALL_SERVICE, 3),
     p.code_page_flag: _code_page_flag,
+    p.mappings_changed: _mappings_changed,
     p.code_page_written: _code_page_written,
     native.peek8: _peek(8),
     native.peek16: _peek(16),

@@ -56,7 +56,7 @@ def _compile(text: str, level: int, reloc: str) -> bytes:
     target = machine()
     if reloc != "pic":
         target = llvm.Target.from_default_triple().create_target_machine(
-            cpu=CPU, features=features(), opt=level, reloc=reloc, codemodel="small"
+            cpu=CPU, features=features(), opt=2, reloc=reloc, codemodel="small"
         )
     module = llvm.parse_assembly(text)
     module.verify()

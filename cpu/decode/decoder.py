@@ -24,6 +24,7 @@ from pyemu.cpu.decode.tables import (
     D_IMM,
     D_IMM2,
     D_LOCK,
+    D_MODELS,
     D_MOFFS,
     D_OP,
     D_REG,
@@ -52,6 +53,7 @@ from pyemu.cpu.decode.tables import (
 from pyemu.cpu.faults import GP, UD, raise_fault
 from pyemu.cpu.primitives import mmio_read, ram8
 from pyemu.cpu.state import (
+    CPUID_MODEL,
     CS,
     DS,
     FETCH_FAULT,
@@ -276,6 +278,8 @@ def decode(s: State, rip: int, linear: int, mode64: int, default32: int) -> int:
     if form == INVALID:
         return undefined(s)
     description = DESCRIPTION[form]
+    if (description >> (D_MODELS + s[CPUID_MODEL])) & 1 == 0:
+        return undefined(s)
     if prefixes & P_LOCK:
         if description & D_LOCK == 0:
             return undefined(s)

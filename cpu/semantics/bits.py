@@ -13,7 +13,9 @@ from pyemu.cpu.values import Value
 Change = Callable[[Value, Value], Value]  # (operand, mask of the bit) -> new operand
 
 
-def _bit_operand(i: Instruction, dst: Operand, number: Operand, access: int) -> tuple[Value, Value, Callable[[Value], None]]:
+def _bit_operand(
+    i: Instruction, dst: Operand, number: Operand, access: int
+) -> tuple[Value, Value, Callable[[Value], None]]:
     """The addressed word, the bit's number in it, and how to write the word back.
 
     A register bit number may address memory far from the operand: bytes at word offset * size, signed (SDM 2, BT).
@@ -73,20 +75,6 @@ def bsf(i: Instruction, dst: Operand, src: Operand) -> None:
 def bsr(i: Instruction, dst: Operand, src: Operand) -> None:
     source = i.read(src)
     _scan(i, dst, source, i.const(source.width - 1, source.width) - source.ctlz())
-
-
-@op("F3 0F BC /r", "Gv,Ev", flags="w", undefined="OSAP", feature="bmi1")
-def tzcnt(i: Instruction, dst: Operand, src: Operand) -> None:
-    source = i.read(src)
-    i.write(dst, source.cttz())
-    i.flags_set(source.cttz(), source.eq(0), i.const(0, 1))
-
-
-@op("F3 0F BD /r", "Gv,Ev", flags="w", undefined="OSAP", feature="lzcnt")
-def lzcnt(i: Instruction, dst: Operand, src: Operand) -> None:
-    source = i.read(src)
-    i.write(dst, source.ctlz())
-    i.flags_set(source.ctlz(), source.eq(0), i.const(0, 1))
 
 
 @op("F3 0F B8 /r", "Gv,Ev", flags="w", feature="popcnt")

@@ -6,9 +6,12 @@ Near targets are cut to the operand size and checked before anything is pushed. 
 
 from __future__ import annotations
 
-from pyemu.cpu import far_transfers, interrupts
+from typing import Any
+
+from pyemu.cpu import far_transfers, flag_changes, interrupts
 from pyemu.cpu.decode import record as rc
-from pyemu.cpu.instruction import GP, READ, Instruction
+from pyemu.cpu.faults import BP, BR, DB
+from pyemu.cpu.instruction import GP, READ, UD, Instruction
 from pyemu.cpu.ops import Operand, op
 from pyemu.cpu.semantics.rows import CONDITIONS, near
 from pyemu.cpu.state import GPR, RCX, RSP
@@ -92,3 +95,81 @@ def loopne(i: Instruction, target: Operand) -> None:
 @near("E3", "Jb")
 def jrcxz(i: Instruction, target: Operand) -> None:
     i.jump_relative(i.wrap_address(i.gpr(RCX, 64)).eq(0))
+
+
+# ---- far and software interrupts: mechanism leaves the new RIP in VALUE -----------------------------------------
+FAR: dict[str, Any] = {"ends_block": True, "sets_rip": True}
+
+
+def _pointer(i: Instruction, target: Operand) -> tuple[Value, Value]:
+    """Selector and offset of a far pointer, in the instruction or in memory."""
+    if target.kind == "far":
+        return i.record_word(rc.IMM2).trunc(16), i.record_word(rc.IMM).trunc(i.width)
+    pointer = i.read(target)
+    return pointer.bits(i.width, 16), pointer.trunc(i.width)
+
+
+@op("EA", "Ap", modes="legacy", name="jmpf", **FAR)
+@op("FF /5", "Mp", name="jmpf", **FAR)
+def jmp_far(i: Instruction, target: Operand) -> None:
+    i.call(far_transfers.far_jump, *_pointer(i, target), i.size, i.next_rip())
+    i.jump(i.value())
+
+
+@op("9A", "Ap", modes="legacy", name="callf", **FAR)
+@op("FF /3", "Mp", name="callf", **FAR)
+def call_far(i: Instruction, target: Operand) -> None:
+    i.call(far_transfers.far_call, *_pointer(i, target), i.size, i.next_rip())
+    i.jump(i.value())
+
+
+@op("CB", sizes=(2, 4, 8), **FAR)
+@op("CA", "Iw", sizes=(2, 4, 8), **FAR)
+def retf(i: Instruction, *release: Operand) -> None:
+    i.call(far_transfers.far_return, i.size, i.read(release[0]) if release else 0)
+    i.jump(i.value())
+
+
+@op("CF", sizes=(2, 4, 8), flags="m", **FAR)
+def iret(i: Instruction) -> None:
+    i.call(interrupts.iret, i.size, i.next_rip())
+    i.jump(i.value())
+
+
+def _interrupt(i: Instruction, vector: Value | int, kind: int) -> None:
+    i.call(interrupts.software_interrupt, vector, kind, i.next_rip())
+    i.jump(i.value())
+
+
+@op("CD", "Ib", name="int", flags="r", **FAR)
+def int_(i: Instruction, vector: Operand) -> None:
+    _interrupt(i, i.read(vector), interrupts.SOFTWARE)
+
+
+@op("CC", flags="r", **FAR)
+def int3(i: Instruction) -> None:
+    _interrupt(i, BP, interrupts.TRAP_INSTRUCTION)
+
+
+@op("F1", flags="r", **FAR)
+def icebp(i: Instruction) -> None:
+    _interrupt(i, DB, interrupts.ICEBP)
+
+
+@op("CE", flags="r", modes="legacy", ends_block=True)
+def into(i: Instruction) -> None:
+    i.call(flag_changes.into, i.of(), i.next_rip())
+    i.jump(i.value())
+
+
+@op("62 /r", "Gv,Ma", modes="legacy")
+def bound(i: Instruction, index: Operand, bounds: Operand) -> None:
+    value, pair = i.read(index), i.read(bounds)
+    i.fault_if(value.slt(pair.trunc(i.width)) | pair.bits(i.width, i.width).slt(value), BR)
+
+
+@op("0F FF /r", "E", name="ud0", ends_block=True)
+@op("0F B9 /r", "E", name="ud1", ends_block=True)
+@op("0F 0B", name="ud2", ends_block=True)
+def undefined(i: Instruction, *operands: Operand) -> None:
+    i.fault(UD)

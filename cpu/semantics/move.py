@@ -1,4 +1,4 @@
-"""Data movement between registers and memory, sign and zero extension, conditional moves, flag bits, and no-operations."""
+"""Data movement: registers and memory, sign and zero extension, conditional moves, flag bits, and no-operations."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Shifts and rotates (SDM 2: SAL/SAR/SHL/SHR, RCL/RCR/ROL/ROR, SHLD, SHRD).
 
-Counts are masked to 5 bits (6 for 64-bit operands); a masked count of 0 leaves all flags alone. Shifting by the width or
-more gives 0 in the builder's arithmetic, and so does a "negative" count, which is what makes the formulas below total.
+Counts are masked to 5 bits (6 for 64-bit operands); a masked count of 0 leaves all flags alone. Shifting by the width
+or more gives 0 in the builder's arithmetic, and so does a "negative" count: that makes the formulas below total.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ Shift = Callable[[Instruction, Operand, Operand], None]
 
 
 def _group2(digit: int, function: Shift, undefined: str) -> None:
-    """The six encodings of one operation of group 2; `undefined` flags apart from OF, which is defined for count 1 only."""
+    """The six encodings of one operation of group 2; `undefined` without OF, which is defined for a count of 1 only."""
     rotate = function in (rol, ror, rcl, rcr)
     op(f"D0 /{digit}", "Eb,1", flags="m" if rotate else "w", undefined=undefined)(function)
     op(f"D1 /{digit}", "Ev,1", flags="m" if rotate else "w", undefined=undefined)(function)

@@ -11,7 +11,18 @@ from collections.abc import Callable
 from pyemu.cpu import approximations
 from pyemu.cpu.instruction import GP, Instruction
 from pyemu.cpu.ops import Operand, op
-from pyemu.cpu.semantics.vectors import Binary, Vector, broadcast, lanes, set_low, set_mm, source, store_aligned, use_mmx, use_sse
+from pyemu.cpu.semantics.vectors import (
+    Binary,
+    Vector,
+    broadcast,
+    lanes,
+    set_low,
+    set_mm,
+    source,
+    store_aligned,
+    use_mmx,
+    use_sse,
+)
 from pyemu.cpu.state import MXCSR, State
 from pyemu.cpu.values import Value
 
@@ -84,9 +95,11 @@ _LOGIC: tuple[tuple[int, str, Vector], ...] = (
     (0x56, "or", lambda i, a, b: a | b),
     (0x57, "xor", lambda i, a, b: a ^ b),
 )
-for _packed, _, _letter, _, _feature in PRECISIONS:
+for _packed, _, _letter, _unused, _feature in PRECISIONS:
     for _opcode, _name, _logic in _LOGIC:
-        op(f"{_packed} 0F {_opcode:02X} /r", "Vps,Wps", name=f"{_name}p{_letter}", feature=_feature, extra=(_logic,))(vector)
+        op(f"{_packed} 0F {_opcode:02X} /r", "Vps,Wps", name=f"{_name}p{_letter}", feature=_feature, extra=(_logic,))(
+            vector
+        )
 
 
 # ---- comparison ----------------------------------------------------------------------------------------------
@@ -134,9 +147,9 @@ for _packed, _scalar, _letter, _lane, _feature in PRECISIONS:
     op(f"{_scalar} 0F C2 /r", f"V{_s},W{_s},Ib", name=f"cmp{_s}", feature=_feature, extra=(_lane,))(compare_scalar)
     for _opcode, _name, _signal in ((0x2E, "ucomi", False), (0x2F, "comi", True)):
         _extra = (_lane, _signal)
-        op(f"{_packed} 0F {_opcode:02X} /r", f"V{_s},W{_s}", name=_name + _s, flags="w", feature=_feature, extra=_extra)(
-            compare_flags
-        )
+        op(
+            f"{_packed} 0F {_opcode:02X} /r", f"V{_s},W{_s}", name=_name + _s, flags="w", feature=_feature, extra=_extra
+        )(compare_flags)
 
 
 # ---- moves ---------------------------------------------------------------------------------------------------
@@ -271,9 +284,12 @@ for _packed, _scalar, _letter, _lane, _feature in PRECISIONS:
     for _opcode, _name, _conversion in ((0x2C, "cvtt", "float_to_int_trunc"), (0x2D, "cvt", "float_to_int")):
         _static = {"feature": _feature, "extra": (_lane, _conversion)}
         for _w, _general in (("W0", "Gd"), ("W1", "Gq")):
-            op(f"{_scalar} {_w} 0F {_opcode:02X} /r", f"{_general},Ws{_letter}", name=f"{_name}s{_letter}2si", **_static)(
-                cvtss2si
-            )
+            op(
+                f"{_scalar} {_w} 0F {_opcode:02X} /r",
+                f"{_general},Ws{_letter}",
+                name=f"{_name}s{_letter}2si",
+                **_static,
+            )(cvtss2si)
         _w = "Wq" if _lane == 32 else "Wpd"
         op(f"{_packed} 0F {_opcode:02X} /r", f"Pq,{_w}", name=f"{_name}p{_letter}2pi", **_static)(cvtps2pi)
 

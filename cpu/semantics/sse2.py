@@ -12,13 +12,13 @@ from pyemu.cpu.instruction import WRITE, Instruction
 from pyemu.cpu.ops import Operand, op
 from pyemu.cpu.semantics import packed as table
 from pyemu.cpu.semantics.sse import vector
-from pyemu.cpu.semantics.vectors import lanes, set_low, set_mm, source, store_aligned, use_mmx, use_sse
+from pyemu.cpu.semantics.vectors import Vector, lanes, set_low, set_mm, source, store_aligned, use_mmx, use_sse
 from pyemu.cpu.state import RDI
 from pyemu.cpu.values import Value
 
 
 # ---- integers ------------------------------------------------------------------------------------------------
-def shift_immediate(i: Instruction, dst: Operand, count: Operand, function: table.Vector) -> None:
+def shift_immediate(i: Instruction, dst: Operand, count: Operand, function: Vector) -> None:
     use_sse(i)
     i.write(dst, function(i, i.read(dst), i.read(count).zext(64)))
 
@@ -82,7 +82,7 @@ def movdqa(i: Instruction, dst: Operand, src: Operand) -> None:
 
 @op("F3 0F 6F /r", "Vdq,Wdq", feature="sse2")
 @op("F3 0F 7F /r", "Wdq,Vdq", feature="sse2")
-@op("F2 0F F0 /r", "Vdq,Mdq", feature="sse3", name="lddqu")
+@op("F2 0F F0 /r", "Vdq,Mdq", feature="pni", name="lddqu")
 def movdqu(i: Instruction, dst: Operand, src: Operand) -> None:
     use_sse(i)
     i.write(dst, i.read(src))
@@ -221,20 +221,20 @@ def alternating(i: Instruction, dst: Operand, src: Operand, lane: int) -> None:
 
 
 for _prefix, _suffix, _lane in (("66", "pd", 64), ("F2", "ps", 32)):
-    op(f"{_prefix} 0F 7C /r", "Vps,Wps", name=f"hadd{_suffix}", feature="sse3", extra=(_lane, Value.fadd))(horizontal)
-    op(f"{_prefix} 0F 7D /r", "Vps,Wps", name=f"hsub{_suffix}", feature="sse3", extra=(_lane, Value.fsub))(horizontal)
-    op(f"{_prefix} 0F D0 /r", "Vps,Wps", name=f"addsub{_suffix}", feature="sse3", extra=(_lane,))(alternating)
+    op(f"{_prefix} 0F 7C /r", "Vps,Wps", name=f"hadd{_suffix}", feature="pni", extra=(_lane, Value.fadd))(horizontal)
+    op(f"{_prefix} 0F 7D /r", "Vps,Wps", name=f"hsub{_suffix}", feature="pni", extra=(_lane, Value.fsub))(horizontal)
+    op(f"{_prefix} 0F D0 /r", "Vps,Wps", name=f"addsub{_suffix}", feature="pni", extra=(_lane,))(alternating)
 
 
-@op("F3 0F 12 /r", "Vps,Wps", feature="sse3", name="movsldup", extra=(0,))
-@op("F3 0F 16 /r", "Vps,Wps", feature="sse3", name="movshdup", extra=(1,))
+@op("F3 0F 12 /r", "Vps,Wps", feature="pni", name="movsldup", extra=(0,))
+@op("F3 0F 16 /r", "Vps,Wps", feature="pni", name="movshdup", extra=(1,))
 def duplicate(i: Instruction, dst: Operand, src: Operand, odd: int) -> None:
     use_sse(i)
     values = lanes(i, source(i, src), 32)
     i.write(dst, i.join((values[odd], values[odd], values[2 + odd], values[2 + odd])))
 
 
-@op("F2 0F 12 /r", "Vdq,Wq", feature="sse3")
+@op("F2 0F 12 /r", "Vdq,Wq", feature="pni")
 def movddup(i: Instruction, dst: Operand, src: Operand) -> None:
     use_sse(i)
     value = i.read(src).trunc(64)

@@ -11,7 +11,7 @@ from pyemu.cpu.semantics.vectors import Vector, each, lanes, set_low, source, us
 from pyemu.cpu.state import VEC
 from pyemu.cpu.values import Value
 
-FEATURE = "sse4_1"
+FEATURE = "sse4.1"
 
 
 # ---- integer lanes -------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from pyemu.cpu.semantics.vectors import each, use_sse
 from pyemu.cpu.state import RAX, RCX, RDX, VEC
 from pyemu.cpu.values import Value
 
-FEATURE = "sse4_2"
+FEATURE = "sse4.2"
 
 op("66 0F 38 37 /r", "Vdq,Wdq", name="pcmpgtq", feature=FEATURE, extra=(each(64, packed.greater),))(vector)
 
@@ -68,4 +68,6 @@ _ROWS: tuple[tuple[int, str, Compare], ...] = (
 for _opcode, _name, _function in _ROWS:
     # REX.W makes the lengths of the explicit forms 64 bits wide
     for _w, _size in (("W0", 0), ("W1", 8)):
-        op(f"66 {_w} 0F 3A {_opcode:02X} /r", "Vdq,Wdq,Ib", name=_name, flags="w", feature=FEATURE, sizes=(_size,))(_function)
+        op(f"66 {_w} 0F 3A {_opcode:02X} /r", "Vdq,Wdq,Ib", name=_name, flags="w", feature=FEATURE, sizes=(_size,))(
+            _function
+        )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from pyemu.cpu import flag_changes, stack_frames
 from pyemu.cpu import flags as fl
-from pyemu.cpu import stack_frames
 from pyemu.cpu.decode import record as rc
 from pyemu.cpu.instruction import GP, READ, WRITE, Instruction
 from pyemu.cpu.ops import Operand, op
@@ -87,4 +87,4 @@ def pushf(i: Instruction) -> None:
 def popf(i: Instruction) -> None:
     _check_virtual_8086(i)
     image = i.pop(i.width)
-    i.call(stack_frames.popf, image, i.size)
+    i.call(flag_changes.popf, image, i.size)

@@ -39,4 +39,6 @@ for _opcode, _bytes, _words, _function in _ROWS:
     _flags = "m" if _function in (strings.cmps, strings.scas) else ""
     _body = port_string if _function in (strings.ins, strings.outs) else string
     for _encoding, _operands in ((f"{_opcode:02X}", _bytes), (f"{_opcode + 1:02X}", _words)):
-        op(_encoding, _operands, name=_function.__name__, flags=_flags, rep=True, ends_block=True, extra=(_function,))(_body)
+        op(_encoding, _operands, name=_function.__name__, flags=_flags, rep=True, ends_block=True, extra=(_function,))(
+            _body
+        )

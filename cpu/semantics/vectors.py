@@ -1,4 +1,4 @@
-"""What the MMX and SSE families share: when the units may be used, operands with their alignment, and small lane tools."""
+"""What the MMX and SSE families share: when the units may be used, aligned operands, and small lane tools."""
 
 from __future__ import annotations
 

@@ -98,14 +98,22 @@ class Q35Mch(_ChipsetFunction):
 
 
 class _PirqRouter(_ChipsetFunction):
-    """An ISA bridge with registers that route PIRQ wires to ISA interrupts."""
+    """An ISA bridge with registers that route PIRQ wires to ISA interrupts. The same wires also go straight to inputs
+    of the I/O APIC (`gsi_lines`), so a guest uses one or the other."""
 
     def __init__(
-        self, device: int, registers: Sequence[int], isa_lines: Sequence[IrqLine], routes: Sequence[int]
+        self,
+        device: int,
+        registers: Sequence[int],
+        isa_lines: Sequence[IrqLine],
+        gsi_lines: Sequence[IrqLine],
+        routes: Sequence[int],
+        revision: int = 0,
     ) -> None:
-        super().__init__(device, CLASS_ISA_BRIDGE)
+        super().__init__(device, CLASS_ISA_BRIDGE, revision)
         self._registers = registers
         self._isa_lines = isa_lines
+        self._gsi_lines = gsi_lines
         self._levels = [False] * len(registers)
         self._driven = 0
         for register, route in zip(registers, routes, strict=True):
@@ -120,6 +128,8 @@ class _PirqRouter(_ChipsetFunction):
 
     def set_pirq(self, pirq: int, level: bool) -> None:
         self._levels[pirq] = level
+        if self._gsi_lines:
+            self._gsi_lines[pirq].set(level)
         self.route()
 
     def route(self) -> None:
@@ -151,10 +161,16 @@ class _PirqLine:
 
 
 class Piix3(_PirqRouter):
-    """ISA bridge of `-M pc`. `isa_lines` are the 16 ISA interrupts (unused ones may be NullLine)."""
+    """ISA bridge of `-M pc`. `isa_lines` are the 16 ISA interrupts (unused ones may be NullLine); `gsi_lines`, if the
+    board has them, the I/O APIC inputs of PIRQA to PIRQD."""
 
-    def __init__(self, isa_lines: Sequence[IrqLine], routes: Sequence[int] = (10, 10, 11, 11)) -> None:
-        super().__init__(0x7000, range(PIIX_PIRQ, PIIX_PIRQ + 4), isa_lines, routes)
+    def __init__(
+        self,
+        isa_lines: Sequence[IrqLine],
+        gsi_lines: Sequence[IrqLine] = (),
+        routes: Sequence[int] = (10, 10, 11, 11),
+    ) -> None:
+        super().__init__(0x7000, range(PIIX_PIRQ, PIIX_PIRQ + 4), isa_lines, gsi_lines, routes)
         self.set_multifunction()
         self.set_reset_values()
 
@@ -199,10 +215,9 @@ class Ich9Lpc(_PirqRouter):
         on_pm_base: Callable[[int | None], None],
     ) -> None:
         self._on_pm_base = on_pm_base
-        self._gsi_lines = gsi_lines
         self._base: int | None = None
         registers = (*range(ICH9_PIRQ_LOW, ICH9_PIRQ_LOW + 4), *range(ICH9_PIRQ_HIGH, ICH9_PIRQ_HIGH + 4))
-        super().__init__(0x2918, registers, isa_lines, (PIRQ_DISABLED,) * 8)
+        super().__init__(0x2918, registers, isa_lines, gsi_lines, (PIRQ_DISABLED,) * 8, revision=2)
         self.make_writable(ICH9_PMBASE, 4, ICH9_PMBASE_MASK)
         self.put(ICH9_PMBASE, 4, pm_base & ICH9_PMBASE_MASK | 1)
         self.make_writable(ICH9_ACPI_CONTROL, 1, 0x87)
@@ -213,10 +228,6 @@ class Ich9Lpc(_PirqRouter):
     def announce(self) -> None:
         """Say where the ports are; call once everything is wired."""
         self.config_written(ICH9_PMBASE, 4)
-
-    def set_pirq(self, pirq: int, level: bool) -> None:
-        self._gsi_lines[pirq].set(level)
-        super().set_pirq(pirq, level)
 
     def config_written(self, offset: int, size: int) -> None:
         super().config_written(offset, size)

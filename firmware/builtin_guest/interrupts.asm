@@ -160,14 +160,16 @@ unexpected:
     call print_newline
     call print_frame
     lea rax, [shell]
+    mov ecx, STACK_TOP
     cmp qword ptr [selftest_running], 0
     je resume
     lea rax, [selftest_failed]
+    mov rcx, [selftest_return]              # the self-test's caller still needs its part of the stack
 resume:
-    mov [rbx + FRAME_RIP], rax              # go on there, in kernel mode, with an empty stack
+    mov [rbx + FRAME_RIP], rax              # go on there, in kernel mode
+    mov [rbx + FRAME_RSP], rcx
     mov qword ptr [rbx + FRAME_CS], KERNEL_CS
     mov qword ptr [rbx + FRAME_SS], KERNEL_DS
-    mov qword ptr [rbx + FRAME_RSP], STACK_TOP
     mov qword ptr [rbx + FRAME_RFLAGS], 0x202
     ret
 

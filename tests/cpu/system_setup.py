@@ -9,7 +9,7 @@ import ctypes
 import struct
 
 from pyemu.cpu import descriptors as ds
-from pyemu.cpu import mode, physical, segments, tlb
+from pyemu.cpu import flags, mode, physical, segments, tlb
 from pyemu.cpu.state import (
     CPL, CR0, CR3, CR4, CS, DS, EFER, ES, FAULT_VECTOR, FLAGS, FS, GDT_BASE, GDT_LIMIT, GPR, GS, IDT_BASE, IDT_LIMIT, LDT_ATTR,
     LDT_BASE, LDT_LIMIT, LDT_SEL, NO_FAULT, RANGE_COUNT, RANGES, RIP, RSP, SEG_SEL, SS, TR_ATTR, TR_BASE, TR_LIMIT, TR_SEL,
@@ -59,6 +59,7 @@ class Machine:
         self.s[RANGES], self.s[RANGES + 1], self.s[RANGES + 2] = 0, RAM_SIZE, physical.RAM
         self.s[FAULT_VECTOR] = NO_FAULT
         self.s[FLAGS] = 2
+        flags.set_arithmetic(self.s, 0)
         tlb.flush_all(self.s)
         for vector in range(256):
             self.ram[HANDLERS + 16 * vector] = b"\xf4"

@@ -292,9 +292,8 @@ def test_ltr(twin: Twin) -> None:
 
 def test_ltr_reads_16_bytes_in_long_mode(twin: Twin) -> None:
     m = setup.long()
-    m.put(setup.GDT + 0x60, "QQ", setup.descriptor(0x12345678, 0x67, 0x89), 0xFFFF9000)
+    m.put(setup.GDT + 0x60, "QQ", setup.descriptor(0x12345678, 0x67, 0x89), 0x00009000)
     assert twin(ds.ltr)(m.s, 0x60) == 1  # a base that is not canonical
-    m.put(setup.GDT + 0x68, "Q", 0xFFFF9000)
     assert fault(m) == (GP, 0x60)
     m.put(setup.GDT + 0x68, "Q", 0x00001000)
     assert twin(ds.ltr)(m.s, 0x60) == 0

@@ -1,0 +1,1 @@
+"""Tests of the devices, each driven through its ports or its page as a guest does."""

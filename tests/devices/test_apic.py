@@ -1,15 +1,15 @@
-"""Local APIC, its timer and the bus: priorities, EOI, IPIs, both register interfaces, mode changes, Linux's calibration."""
+"""Local APIC, its timer and the bus: priorities, EOI, IPIs, both register interfaces, modes, Linux's calibration."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from pyemu.devices import apic as a
 from pyemu.devices.apic import Apic
 from pyemu.devices.apic_bus import ApicBus
 from pyemu.devices.interfaces import EXTINT, LocalApic
 from pyemu.devices.ioapic import IoApic
-
-from .helpers import FakeClock
+from tests.devices.helpers import FakeClock
 
 GHZ = 2  # TSC ticks per ns
 

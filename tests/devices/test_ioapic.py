@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from pyemu.devices.ioapic import PINS, IoApic
 
 Message = tuple[int, bool, int, int, bool]

@@ -3,9 +3,9 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pyemu.devices.pic8259 import PicPair
 
-from .helpers import RecordingLine
+from pyemu.devices.pic8259 import PicPair
+from tests.devices.helpers import RecordingLine
 
 
 class Rig:
@@ -181,9 +181,7 @@ def test_input_2_is_taken(rig: Rig) -> None:
         rig.pair.line(2)
 
 
-@given(
-    st.lists(st.tuples(st.integers(0, 4), st.integers(0, 15), st.integers(0, 255), st.booleans()), max_size=60)
-)
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 15), st.integers(0, 255), st.booleans()), max_size=60))
 def test_random(actions: list[tuple[int, int, int, bool]]) -> None:
     rig = Rig()
     for kind, irq, value, flag in actions:

@@ -3,9 +3,9 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pyemu.devices.pit8254 import PIT_HZ, REFRESH_NS, Pit8254
 
-from .helpers import FakeClock, RecordingLine
+from pyemu.devices.pit8254 import PIT_HZ, REFRESH_NS, Pit8254
+from tests.devices.helpers import FakeClock, RecordingLine
 
 SECOND = 1_000_000_000
 

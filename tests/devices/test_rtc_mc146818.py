@@ -5,10 +5,10 @@ import datetime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from pyemu.devices import rtc_mc146818 as r
 from pyemu.devices.rtc_mc146818 import RtcMc146818
-
-from .helpers import FakeClock, RecordingLine
+from tests.devices.helpers import FakeClock, RecordingLine
 
 SECOND = 1_000_000_000
 START = datetime.datetime(2023, 11, 14, 22, 13, 20, 250_000, tzinfo=datetime.UTC)  # FakeClock's wall time

@@ -3,10 +3,10 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from pyemu.devices import uart16550 as u
 from pyemu.devices.uart16550 import Uart16550
-
-from .helpers import FakeClock, RecordingBackend, RecordingLine
+from tests.devices.helpers import FakeClock, RecordingBackend, RecordingLine
 
 CHARACTER_NS = 10 * 1_000_000_000 // 115_200  # 8N1 at 115200
 
@@ -91,7 +91,7 @@ def test_linux_fifo_size_by_loopback(rig: Rig) -> None:
     rig.outb(u.MCR, u.MCR_LOOP)
     for i in range(256):
         rig.outb(u.RBR_THR_DLL, i)
-    got = []
+    got: list[int] = []
     while rig.inb(u.LSR) & u.LSR_DR and len(got) < 256:
         got.append(rig.inb(u.RBR_THR_DLL))
     assert got == list(range(16))

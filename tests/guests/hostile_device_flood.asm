@@ -1,5 +1,5 @@
 # A flooded device: the timer chip interrupts as often as it can, the APIC timer too, the serial port gets characters
-# faster than it sends them, and all others get random accesses in between.
+# faster than it sends them, and others get random accesses in between.
 
 main:
     mov al, 0x34
@@ -50,5 +50,5 @@ flood_next:
     jmp next_round
 
 ports:
-    .word 0x40, 0x42, 0x43, 0x60, 0x61, 0x64, 0x70, 0x71
+    .word 0x40, 0x42, 0x43, 0x60, 0x61, 0x3fe, 0x70, 0x71
     .word 0x80, 0xcf8, 0x3fa, 0x3fd, 0x3ff, 0x608, 0x20, 0xa0

@@ -45,7 +45,7 @@ without_invlpg:
     mov rdx, cr3
     mov cr3, rdx
 without_reload:
-    mov rdx, 0xffffff7fbfc00000             # the same tables through the recursive entry
+    mov rdx, -4096                          # the top table through its recursive entry
     mov rdx, [rdx]
     mov rdx, [r8 + 0xffc]                   # across a page boundary
     sti

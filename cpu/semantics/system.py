@@ -1,0 +1,211 @@
+"""System instructions: I/O, interrupts, control and debug registers, MSRs, CPUID, time, caches, system calls, FXSAVE.
+
+Mostly rows over mechanism, which checks privilege and modes itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from pyemu.cpu import control_registers as cr
+from pyemu.cpu import cpuid as cpuid_model
+from pyemu.cpu import flag_changes, fxsave, msr, ports, syscalls
+from pyemu.cpu import flags as fl
+from pyemu.cpu.decode import record as rc
+from pyemu.cpu.instruction import GP, READ, WRITE, Instruction
+from pyemu.cpu.ops import Operand, op
+from pyemu.cpu.state import CPL, FLAGS, HALTED, ICOUNT, RDX, SHADOW, State
+from pyemu.cpu.values import Value
+
+END: dict[str, Any] = {"ends_block": True}
+
+
+# ---- ports ---------------------------------------------------------------------------------------------------
+def _port(i: Instruction, operand: Operand) -> Value:
+    return i.read(operand) if operand.kind == "imm" else i.gpr(RDX, 16)
+
+
+@op("E4", "AL,Ib")
+@op("E5", "eAX,Ib")
+@op("EC", "AL,DX")
+@op("ED", "eAX,DX")
+def in_(i: Instruction, dst: Operand, port: Operand) -> None:
+    i.call(ports.port_in, _port(i, port), dst.size)
+    i.write(dst, i.value(dst.width))
+
+
+@op("E6", "Ib,AL")
+@op("E7", "Ib,eAX")
+@op("EE", "DX,AL")
+@op("EF", "DX,eAX")
+def out(i: Instruction, port: Operand, src: Operand) -> None:
+    i.call(ports.port_out, _port(i, port), src.size, i.read(src))
+
+
+# ---- interrupt flag --------------------------------------------------------------------------------------------
+def _check_iopl(i: Instruction) -> None:
+    """#GP(0) unless CPL <= IOPL; virtual-8086 mode has CPL 3 (SDM 2, CLI)."""
+    i.fault_if(((i.state(FLAGS) >> 12) & 3).ult(i.state(CPL)), GP)
+
+
+@op("FA")
+def cli(i: Instruction) -> None:
+    _check_iopl(i)
+    i.set_state(FLAGS, i.state(FLAGS) & ~fl.IF)
+
+
+@op("FB", **END)
+def sti(i: Instruction) -> None:
+    """If IF was 0, interrupts stay off for one more instruction."""
+    _check_iopl(i)
+    was_on = (i.state(FLAGS) & fl.IF).ne(0)
+    i.set_state(FLAGS, i.state(FLAGS) | fl.IF)
+    i.set_state(SHADOW, was_on.select(i.state(SHADOW), i.state(ICOUNT) + 2))
+
+
+@op("F4", **END)
+def hlt(i: Instruction) -> None:
+    i.privileged()
+    i.set_state(HALTED, i.const(1, 64))
+
+
+@op("0F 01 CA", feature="smap", name="clac", extra=(0,), **END)
+@op("0F 01 CB", feature="smap", name="stac", extra=(1,), **END)
+def set_ac(i: Instruction, value: int) -> None:
+    i.call(flag_changes.set_ac, value)
+
+
+# ---- control and debug registers ------------------------------------------------------------------------------
+@op("0F 20 /r", "Rq,Cq", modes="64", name="mov", extra=(cr.read_cr,))
+@op("0F 20 /r", "Rd,Cd", modes="legacy", name="mov", extra=(cr.read_cr,))
+@op("0F 21 /r", "Rq,Dq", modes="64", name="mov", extra=(cr.read_dr,))
+@op("0F 21 /r", "Rd,Dd", modes="legacy", name="mov", extra=(cr.read_dr,))
+def mov_from(i: Instruction, dst: Operand, src: Operand, function: Callable[[State, int], int]) -> None:
+    i.call(function, i.number(src))
+    i.write(dst, i.value(dst.width))
+
+
+@op("0F 22 /r", "Cq,Rq", modes="64", name="mov", extra=(cr.write_cr,), **END)
+@op("0F 22 /r", "Cd,Rd", modes="legacy", name="mov", extra=(cr.write_cr,), **END)
+@op("0F 23 /r", "Dq,Rq", modes="64", name="mov", extra=(cr.write_dr,), **END)
+@op("0F 23 /r", "Dd,Rd", modes="legacy", name="mov", extra=(cr.write_dr,), **END)
+def mov_to(i: Instruction, dst: Operand, src: Operand, function: Callable[[State, int, int], int]) -> None:
+    i.call(function, i.number(dst), i.read(src))
+
+
+@op("0F 01 /4", "Rv")
+@op("0F 01 /4", "Mw")
+def smsw(i: Instruction, dst: Operand) -> None:
+    i.call(cr.smsw)
+    i.write(dst, i.value(dst.width))
+
+
+@op("0F 01 /6", "Ew", **END)
+def lmsw(i: Instruction, src: Operand) -> None:
+    i.call(cr.lmsw, i.read(src))
+
+
+@op("0F 01 /7", "M", modes="64", extra=(64,), **END)
+@op("0F 01 /7", "M", modes="legacy", extra=(32,), **END)
+def invlpg(i: Instruction, page: Operand, width: int) -> None:
+    linear = i.offset(page) + i.address_register(rc.SEGMENT_BASE)  # no limit or canonical check
+    i.call(cr.invlpg, linear.trunc(width))
+
+
+@op("66 0F 38 82 /r", "Gq,Mdq", modes="64", feature="invpcid", **END)
+@op("66 0F 38 82 /r", "Gd,Mdq", modes="legacy", feature="invpcid", **END)
+def invpcid(i: Instruction, kind: Operand, descriptor: Operand) -> None:
+    i.call(cr.invpcid, i.read(kind), i.address(descriptor))
+
+
+# ---- instructions without operands that are all mechanism --------------------------------------------------------
+def mechanism(i: Instruction, function: Callable[[State], int]) -> None:
+    """Nothing but a call."""
+    i.call(function)
+
+
+_PLAIN: tuple[tuple[str, str, Callable[[State], int], dict[str, Any]], ...] = (
+    ("0F 06", "clts", cr.clts, END),
+    ("0F 30", "wrmsr", msr.wrmsr, END),
+    ("0F 31", "rdtsc", cr.rdtsc, {}),
+    ("0F 32", "rdmsr", msr.rdmsr, {}),
+    ("0F 33", "rdpmc", cr.rdpmc, {}),
+    ("0F A2", "cpuid", cpuid_model.cpuid, {}),
+    ("0F 01 D0", "xgetbv", cr.xgetbv, {"feature": "xsave"}),
+    ("0F 01 D1", "xsetbv", cr.xsetbv, {"feature": "xsave", **END}),
+    ("0F 01 F8", "swapgs", syscalls.swapgs, {"modes": "64"}),
+    ("0F 01 F9", "rdtscp", cr.rdtscp, {"feature": "rdtscp"}),
+)
+for _encoding, _name, _function, _static in _PLAIN:
+    op(_encoding, name=_name, extra=(_function,), **_static)(mechanism)
+
+
+@op("0F 08", name="invd")
+@op("0F 09", name="wbinvd")
+def privileged_nop(i: Instruction) -> None:
+    """There are no caches to write back."""
+    i.privileged()
+
+
+# ---- system calls ----------------------------------------------------------------------------------------------
+FAR: dict[str, Any] = {"ends_block": True, "sets_rip": True, "flags": "m"}
+
+
+@op("0F 05", **FAR)
+def syscall(i: Instruction) -> None:
+    i.call(syscalls.syscall, i.next_rip())
+    i.jump(i.value())
+
+
+@op("0F 07", sizes=(2, 4, 8), **FAR)
+def sysret(i: Instruction) -> None:
+    i.call(syscalls.sysret, i.size)
+    i.jump(i.value())
+
+
+@op("0F 34", **FAR)
+def sysenter(i: Instruction) -> None:
+    i.call(syscalls.sysenter)
+    i.jump(i.value())
+
+
+@op("0F 35", sizes=(2, 4, 8), **FAR)
+def sysexit(i: Instruction) -> None:
+    i.call(syscalls.sysexit, i.size)
+    i.jump(i.value())
+
+
+# ---- caches and ordering ------------------------------------------------------------------------------------------
+@op("NP 0F AE /5", "Rd", name="lfence", feature="sse2")
+@op("NP 0F AE /6", "Rd", name="mfence", feature="sse2")
+@op("NP 0F AE /7", "Rd", name="sfence", feature="sse")
+def fence(i: Instruction, unused: Operand) -> None:
+    """Accesses happen in program order anyway."""
+
+
+@op("NP 0F AE /7", "Mb", feature="clflush")
+def clflush(i: Instruction, line: Operand) -> None:
+    i.load(i.address(line), 8)  # no cache, but the faults of a load
+
+
+# ---- saving floating-point and vector state ----------------------------------------------------------------------
+Save = Callable[[State, int, int], int]
+
+
+def save_area(i: Instruction, area: Operand, function: Save, size: int, access: int) -> None:
+    rex_w = i.record_field(rc.PACKED, rc.RFLAGS_SHIFT, 8) & rc.REX_W
+    i.call(function, i.address(area, access, size=size), rex_w)
+
+
+LEGACY_AREA, XSAVE_AREA = 512, 576  # SDM 1, 13.4
+_AREAS: tuple[tuple[str, str, str, Save, int, int], ...] = (
+    ("NP 0F AE /0", "fxsave", "fxsr", fxsave.fxsave, LEGACY_AREA, WRITE),
+    ("NP 0F AE /1", "fxrstor", "fxsr", fxsave.fxrstor, LEGACY_AREA, READ),
+    ("NP 0F AE /4", "xsave", "xsave", fxsave.xsave, XSAVE_AREA, WRITE),
+    ("NP 0F AE /5", "xrstor", "xsave", fxsave.xrstor, XSAVE_AREA, READ),
+    ("NP 0F AE /6", "xsaveopt", "xsaveopt", fxsave.xsaveopt, XSAVE_AREA, WRITE),
+    ("NP 0F C7 /4", "xsavec", "xsavec", fxsave.xsavec, XSAVE_AREA, WRITE),
+)
+for _encoding, _name, _feature, _save, _size, _access in _AREAS:
+    op(_encoding, "M", name=_name, feature=_feature, extra=(_save, _size, _access), **END)(save_area)

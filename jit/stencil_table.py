@@ -1,0 +1,84 @@
+"""The stencils as flat memory for the translator: numbering, per-form facts, serialisation.
+
+    stencil entry  16 bytes: code offset, code length, relocation offset, relocation count (32 bits each)
+    relocation     16 bytes: offset (32), type (16), hole (16), addend (64)
+    form entry      8 bytes: stencil, stencil without flag writes (16 each, 0 for none), facts (32)
+"""
+
+from __future__ import annotations
+
+import struct
+
+from pyemu.cpu.ops import Form
+from pyemu.jit.stencils import HELPERS, HOLE, Stencil
+
+STENCIL_SIZE, RELOCATION_SIZE, FORM_ENTRY = 16, 16, 8
+
+# Numbers of the stencils that belong to no instruction; 0 means none.
+_NUMBER = {name: number for number, name in enumerate(HELPERS, 1)}
+PROLOGUE, EXECUTE, UNLINKED, CHAIN, GOTO, STOP, INDIRECT_END = (
+    _NUMBER[n] for n in ("prologue", "exec", "unlinked", "chain", "goto", "stop", "indirect")
+)
+E_BASE, E_INDEX, E_BASE_INDEX, E_CONSTANT, E_SEGMENT = (
+    _NUMBER[n] for n in ("ea_base", "ea_index", "ea_base_index", "ea_constant", "ea_segment")
+)
+(
+    H_REG, H_RM, H_OP, H_BASE, H_INDEX, H_SEGMENT, H_SCALE, H_DISP, H_IMM, H_IMM32, H_IMM64, H_DISP64, H_RIP, H_NEXT,
+    H_COUNT, H_RECORD, H_RESUME, H_TLB, H_SLOT, H_SLOT_NEXT, H_SLOW, H_CONT, H_EXEC, H_LEAVE, H_UNLINKED,
+) = HOLE.values()  # fmt: skip
+
+# Facts about a form.
+WRITES_FLAGS = 1  # all six, always
+READS_FLAGS = 2
+MAY_EXIT = 4  # its stencil can leave through its cold stub, or it has none
+MEMORY = 8  # needs the effective address in tmp
+ADDRESS_ONLY = 16  # LEA: without the segment base
+RELATIVE = 32  # a direct jump: needs chain slots
+JUMP = 64  # ... unconditional
+ENDS = 128  # ends the block, and what follows must go through the loop
+
+
+def facts(form: Form, stencil: Stencil | None) -> int:
+    """The facts that the translator needs about a form."""
+    word, row = 0, form.row
+    word |= WRITES_FLAGS if "w" in row.flags else 0
+    word |= READS_FLAGS if row.flags and row.flags != "w" else 0
+    if stencil is None or any(number == H_SLOW for _, _, number, _ in stencil.relocations):
+        word |= MAY_EXIT
+    if form.is_memory:
+        word |= MEMORY
+    if row.name == "lea":
+        word |= ADDRESS_ONLY
+    relative = any(o.kind == "rel" for o in form.operands)
+    if relative:
+        word |= RELATIVE
+        if row.name in ("jmp", "call"):
+            word |= JUMP
+    if row.ends_block:
+        word |= ENDS
+    return word
+
+
+def serialise(stencils: dict[str, Stencil], forms: list[Form]) -> tuple[bytes, bytes]:
+    """The stencil memory and the form table."""
+    order = [*HELPERS, *(n for n in stencils if n not in HELPERS)]
+    number = {name: k for k, name in enumerate(order, 1)}
+    entries, relocations, code = [struct.pack("<4I", 0, 0, 0, 0)], bytearray(), bytearray()
+    base = STENCIL_SIZE * (len(order) + 1)
+    total = sum(len(stencils[name].relocations) for name in order)
+    code_base = base + RELOCATION_SIZE * total
+    for name in order:
+        stencil = stencils[name]
+        where = base + len(relocations)
+        for offset, kind, hole, addend in stencil.relocations:
+            relocations += struct.pack("<IHHq", offset, kind, hole, addend)
+        entries.append(
+            struct.pack("<4I", code_base + len(code), len(stencil.code), where, len(stencil.relocations))
+        )
+        code += stencil.code
+    table = bytearray()
+    for form in forms:
+        live = number.get(f"f{form.number}", 0)
+        dead = number.get(f"f{form.number}d", live)
+        table += struct.pack("<HHI", live, dead, facts(form, stencils.get(f"f{form.number}")))
+    return b"".join(entries) + relocations + code, bytes(table)

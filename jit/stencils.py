@@ -1,0 +1,480 @@
+"""Stencils: machine code with holes, made once by LLVM from instruction definitions, copied and patched by the translator.
+
+A stencil is a `preserve_none` function of (state, tmp, a, b) whose operands are link-time symbols (`hole_*`) and which ends
+in a tail call of `cont`; the linker here strips that jump, so that stencils fall through into each other. `tmp` carries the
+effective address from an address stencil to the instruction's own. Anything rare tail-calls `slow`, the instruction's cold
+stub, before it has changed anything: the interpreter's handler then executes the instruction as a whole.
+
+Stencils are for 64-bit mode. A form that calls mechanism code, computes floating point, or stores twice has none, and runs by its
+handler. Not here: choosing and patching them (translator.py), what the stubs jump to (thunks.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import llvmlite.ir as ir
+
+from pyemu.cpu import tlb
+from pyemu.cpu.decode import record as rc
+from pyemu.cpu.ops import Form
+from pyemu.cpu.state import EXIT_REQUEST, GPR, ICOUNT, ICOUNT_LIMIT, MODE, RIP, RSP, TLB, TLB_ENTRIES
+from pyemu.cpu.values import Value
+from pyemu.jit import elf
+from pyemu.jit import layout as ly
+from pyemu.jit.emit import Emitter
+from pyemu.jit.subset import I1, I8, I64, PTR, VOID, ModuleCompiler
+
+STENCIL_TYPE = ir.FunctionType(VOID, [PTR, I64, I64, I64])
+
+# Holes: what the translator fills in. The order is the numbering that relocations use.
+HOLES = (
+    "reg", "rm", "op", "base", "index", "segment", "scale", "disp", "imm", "imm32", "imm64", "disp64", "rip", "next",
+    "count", "record", "resume", "tlb", "slot", "slot_next",
+    "slow", "cont", "exec", "leave", "unlinked",
+)  # fmt: skip
+HOLE = {name: number for number, name in enumerate(HOLES)}
+CODE_HOLES = ("slow", "cont", "exec", "leave", "unlinked")
+# Ranges of values, which decide the encoding: offsets and 32-bit values, signed 32 bits, anything.
+# Numbers far above those that llvmlite gives its own metadata (branch weights).
+_UNSIGNED32, _UNSIGNED31, _SIGNED32, _ANY = "!900000", "!900001", "!900002", "!900003"
+_RANGE = {
+    "imm": _SIGNED32, "disp": _SIGNED32, "imm32": _UNSIGNED32, "imm64": _ANY, "disp64": _ANY, "rip": _ANY, "next": _ANY,
+    "record": _UNSIGNED31, "resume": _UNSIGNED31, "slot": _UNSIGNED31, "slot_next": _UNSIGNED31,
+}  # fmt: skip
+METADATA = f"""
+{_UNSIGNED32} = !{{i64 0, i64 4294967296}}
+{_UNSIGNED31} = !{{i64 0, i64 2147483648}}
+{_SIGNED32} = !{{i64 -2147483648, i64 2147483648}}
+{_ANY} = !{{i64 -1, i64 -1}}
+"""
+
+
+class NoStencilError(Exception):
+    """This form runs by its handler."""
+
+
+class StencilEmitter(Emitter):
+    """Emits a stencil for a form in 64-bit mode; `dead_flags` leaves out its writes of the arithmetic flags."""
+
+    def __init__(self, owner: ModuleCompiler, form: Form, name: str, dead_flags: bool = False) -> None:
+        super().__init__(owner, form)
+        self.dead_flags = dead_flags
+        self.fn = function(owner, name)
+        self.s, self.tmp, self.a, self.c = self.fn.args
+        self.s.add_attribute("noalias")
+        self.entry = self.fn.append_basic_block("entry")
+        self.b = ir.IRBuilder(self.entry)
+        self.relative: Value | None = None  # condition of a relative jump
+        self.stored = False
+        self.cold: list[tuple[ir.Block, str]] = []
+
+    # ---- holes ---------------------------------------------------------------------------------------------
+    def hole(self, name: str) -> ir.Value:
+        """The value of a hole, 64 bits."""
+        return hole(self.owner, self.b, name)
+
+    def _at(self, name: str) -> ir.Value:
+        return self.b.gep(self.s, [self.hole(name)], source_etype=I8)
+
+    _NAMES = {rc.REG: "reg", rc.RM: "rm", rc.OP: "op"}
+
+    def record_word(self, index: int) -> Value:
+        if index == rc.R_RIP:
+            return Value(self, self.hole("rip"), 64)
+        if index == rc.IMM:
+            return Value(self, self.hole("imm64" if self._wide_immediate() else "imm"), 64)
+        raise NoStencilError
+
+    def _wide_immediate(self) -> bool:
+        return any(o.kind == "imm" and o.size == 8 and o.source == "imm" for o in self.form.operands) and (
+            self.form.row.encoding == "B8+r"
+        )
+
+    def read(self, operand):  # type: ignore[no-untyped-def]
+        if operand.kind == "imm" and operand.source == "imm" and operand.size == 4:
+            return Value(self, self.hole("imm32"), 64).trunc(32)
+        return super().read(operand)
+
+    def record_field(self, word: int, shift: int, width: int) -> Value:
+        if (word, shift) == (rc.PACKED, rc.ADDRESS_SIZE):
+            return self.const(8, 64)  # others run by their handler
+        raise NoStencilError
+
+    def state(self, index: int, width: int = 64) -> Value:
+        if index == ICOUNT:
+            raise NoStencilError  # only a handler sees it exact
+        return super().state(index, width)
+
+    def next_rip(self) -> Value:
+        return Value(self, self.hole("next"), 64)
+
+    def register(self, field: int, width: int) -> Value:
+        return self._load_bits(self._at(self._NAMES[field]), width)
+
+    def set_register(self, field: int, value: Value) -> None:
+        self.writes.append(lambda: self.b.store(value.payload, self._at(self._NAMES[field]), align=1))
+
+    def set_state(self, index: int, value: Value) -> None:
+        from pyemu.cpu.state import CC_DST, CC_SRC
+
+        if not (self.dead_flags and index in (CC_DST, CC_SRC)):
+            super().set_state(index, value)
+
+    def register_number(self, field: int) -> Value:
+        raise NoStencilError
+
+    def address_register(self, field: int) -> Value:
+        raise NoStencilError
+
+    # ---- memory --------------------------------------------------------------------------------------------
+    def offset(self, operand):  # type: ignore[no-untyped-def]
+        if operand.kind == "moffs":
+            raise NoStencilError
+        return Value(self, self.tmp, 64)
+
+    def wrap_address(self, offset: Value) -> Value:
+        return offset
+
+    def linear(self, offset: Value, size: int, access: int) -> Value:
+        return offset
+
+    def stack_linear(self, offset: int, size: int, access: int) -> Value:
+        return self.state(GPR + RSP) + offset
+
+    def stack_linear_at(self, pointer: Value, size: int, access: int) -> Value:
+        return pointer
+
+    def move_stack(self, delta: int) -> None:
+        self.super_set(GPR + RSP, self.state(GPR + RSP) + delta)
+
+    def set_stack(self, value: Value) -> None:
+        self.super_set(GPR + RSP, value)
+
+    def super_set(self, index: int, value: Value) -> None:
+        """Queue a write of a whole State word."""
+        super().set_state(index, value)
+
+    def _tlb_entry(self, linear: ir.Value) -> ir.Value:
+        b = self.b
+        at = b.and_(b.lshr(linear, I64(7)), I64((TLB_ENTRIES - 1) << 5))
+        return b.gep(self._at("tlb"), [at], source_etype=I8)
+
+    def load(self, linear: Value, width: int, access: int = 0) -> Value:
+        if width & (width - 1) or width > 128 or self.stored:
+            raise NoStencilError
+        hit, pointer = self._hit(linear.payload, width // 8, bool(access & 1))
+        self._slow_unless(hit)
+        return Value(self, self.b.load(pointer, typ=ir.IntType(width), align=1), width)
+
+    def store(self, linear: Value, value: Value) -> None:
+        if value.width & (value.width - 1) or value.width > 128 or self.stored:
+            raise NoStencilError
+        hit, pointer = self._hit(linear.payload, value.width // 8, True)
+        self._slow_unless(hit)
+        self.b.store(value.payload, pointer, align=1)
+        self.stored = True
+
+    def probe_write(self, linear: Value, size: int) -> None:
+        raise NoStencilError
+
+    def _slow_unless(self, likely: ir.Value) -> None:
+        on, slow = self.fn.append_basic_block("on"), ir.Block(self.fn, "slow")
+        self.b.cbranch(likely, on, slow).set_weights([100000, 1])
+        self.b.position_at_end(on)
+        self.cold.append((slow, "slow"))
+
+    def _append_cold(self) -> None:
+        """Put the rare exits last: only from there does LLVM make them conditional tail calls."""
+        for block, where in self.cold:
+            self.fn.blocks.append(block)
+            self.b.position_at_end(block)
+            self.go(where)
+
+    # ---- effects -------------------------------------------------------------------------------------------
+    def fault_if(self, condition: Value, vector: int, error: int = 0) -> None:
+        known = self._known(condition.payload)
+        if known == 0:
+            return
+        if known is not None or self.stored:
+            raise NoStencilError
+        self._slow_unless(self.b.xor(condition.payload, I1(1)))
+
+    def call(self, function: Callable[..., int], *arguments: Value | int) -> None:
+        raise NoStencilError
+
+    def _begin_float(self) -> None:
+        raise NoStencilError
+
+    def bad_target(self, target: Value) -> Value:
+        return (target.sar(47) + 1).ult(2).__invert__()
+
+    def narrow_rip(self, target: Value) -> Value:
+        return target
+
+    def jump_relative(self, condition: Value | None = None) -> None:
+        self.relative = condition if condition is not None else self.const(1, 1)
+
+    def jump(self, target: Value) -> None:
+        if any(o.kind == "rel" for o in self.form.operands):
+            self.relative = self.const(1, 1)  # CALL: the translator knows where to
+            return
+        super().jump(target)
+
+    def jump_if(self, condition: Value, target: Value) -> None:
+        raise NoStencilError
+
+    # ---- ends ----------------------------------------------------------------------------------------------
+    def go(self, where: str) -> None:
+        """Tail-call a code hole."""
+        self._tail(code_hole(self.owner, where))
+
+    def _tail(self, target: ir.Value) -> None:
+        # a and c mean nothing here, but handing them on costs nothing, and "undefined" would cost LLVM an instruction
+        # that keeps it from making a branch to this call one conditional jump.
+        tail_call(self.b, target, [self.s, self.tmp, self.a, self.c])
+
+    def go_slot(self, name: str) -> None:
+        """Jump through a chain slot."""
+        b = self.b
+        target = b.load(b.inttoptr(self.hole(name), PTR), typ=I64)
+        self._tail(b.inttoptr(target, STENCIL_TYPE.as_pointer()))
+
+    def build(self) -> ir.Function:
+        """Emit the stencil; NoStencilError leaves the module with an unfinished function that the caller drops."""
+        self.run()
+        if self.relative is not None:
+            self._finish_relative(self.relative)
+        elif self.target is not None:
+            self.b.store(self.target.payload, self._word_pointer(RIP))
+            indirect(self)
+        else:
+            self.go("cont")
+        self._append_cold()
+        return self.fn
+
+    def _finish_relative(self, condition: Value) -> None:
+        known = self._known(condition.payload)
+        if known:
+            self.go_slot("slot")
+            return
+        b = self.b
+        taken, following = self.fn.append_basic_block("taken"), self.fn.append_basic_block("following")
+        b.cbranch(condition.payload, taken, following)
+        b.position_at_end(taken)
+        self.go_slot("slot")
+        b.position_at_end(following)
+        self.go_slot("slot_next")
+
+
+def function(owner: ModuleCompiler, name: str) -> ir.Function:
+    """An empty stencil function."""
+    fn = ir.Function(owner.module, STENCIL_TYPE, name)
+    fn.calling_convention = "preserve_nonecc"
+    fn.attributes.add("nounwind")
+    fn.attributes.add("optsize")  # makes a branch to a tail call one conditional jump
+    return fn
+
+
+def hole(owner: ModuleCompiler, b: ir.IRBuilder, name: str) -> ir.Value:
+    """ptrtoint of a hole's symbol."""
+    symbol = owner.module.globals.get(f"hole_{name}") or ir.GlobalVariable(owner.module, I8, f"hole_{name}")
+    return b.ptrtoint(symbol, I64)
+
+
+def code_hole(owner: ModuleCompiler, name: str) -> ir.Function:
+    """A function symbol that the translator resolves."""
+    fn = owner.module.globals.get(f"hole_{name}")
+    if fn is None:
+        fn = ir.Function(owner.module, STENCIL_TYPE, f"hole_{name}")
+        fn.calling_convention = "preserve_nonecc"
+    return fn
+
+
+def tail_call(b: ir.IRBuilder, target: ir.Value, arguments: list[ir.Value]) -> None:
+    """musttail call and return."""
+    b.call(target, arguments, cconv="preserve_nonecc", tail="musttail")
+    b.ret_void()
+
+
+def indirect(e: StencilEmitter) -> None:
+    """Continue at State[RIP]: through the jump cache, or the loop."""
+    b, s = e.b, e.s
+    rip = b.load(e._word_pointer(RIP), typ=I64)
+    mode = b.load(e._word_pointer(MODE), typ=I64)
+    tag = b.xor(rip, b.shl(mode, I64(ly.JUMP_CACHE_MODE_SHIFT)))
+    index = b.and_(b.xor(rip, b.lshr(rip, I64(ly.JUMP_CACHE_BITS))), I64(ly.JUMP_CACHE_SIZE - 1))
+    half = b.shl(b.lshr(rip, I64(63)), I64(ly.JUMP_CACHE_BITS))
+    table = b.inttoptr(b.load(e._word_pointer(ly.JUMP_CACHE), typ=I64), PTR)
+    entry = b.gep(table, [b.shl(b.or_(index, half), I64(4))], source_etype=I8)
+    hit = b.icmp_unsigned("==", b.load(entry, typ=I64), tag)
+    found, missed = e.fn.append_basic_block("found"), ir.Block(e.fn, "missed")
+    b.cbranch(hit, found, missed).set_weights([100000, 1])
+    e.cold.append((missed, "leave"))
+    b.position_at_end(found)
+    target = b.load(b.gep(entry, [I64(8)], source_etype=I8), typ=I64)
+    tail_call(b, b.inttoptr(target, STENCIL_TYPE.as_pointer()), [s, e.tmp, e.a, e.c])
+
+
+# ---- stencils that belong to no instruction --------------------------------------------------------------------
+class Helper(StencilEmitter):
+    """A stencil written here: the body is a function of the emitter."""
+
+    def __init__(self, owner: ModuleCompiler, name: str, body: Callable[[Helper], None]) -> None:
+        super().__init__(owner, Form(0, None, 8, False, ()), name)  # type: ignore[arg-type]
+        body(self)
+        if not self.b.block.is_terminated:
+            self.go("cont")
+        self._append_cold()
+
+    def slot_value(self, name: str) -> ir.Value:
+        """The State word at an offset hole."""
+        return self.b.load(self._at(name), typ=I64)
+
+    def set_tmp(self, value: ir.Value) -> None:
+        """tmp for the next stencil."""
+        self.tmp = value
+
+
+def _prologue(e: Helper) -> None:
+    b = e.b
+    count = b.add(b.load(e._word_pointer(ICOUNT), typ=I64), e.hole("count"))
+    e._slow_unless(b.icmp_unsigned("<=", count, b.load(e._word_pointer(ICOUNT_LIMIT), typ=I64)))
+    request = b.load_atomic(e._word_pointer(EXIT_REQUEST), "monotonic", 8, typ=I64)
+    e._slow_unless(b.icmp_unsigned("==", request, I64(0)))
+    b.store(count, e._word_pointer(ICOUNT))
+
+
+def _scaled(e: Helper) -> ir.Value:
+    return e.b.shl(e.slot_value("index"), e.b.and_(e.hole("scale"), I64(63)))
+
+
+def _store_rip(e: Helper) -> None:
+    e.b.store(e.hole("next"), e._word_pointer(RIP))
+
+
+def _goto(e: Helper) -> None:
+    """A direct jump into another page."""
+    _store_rip(e)
+    indirect(e)
+
+
+def _stop(e: Helper) -> None:
+    """Back to the loop with RIP known."""
+    _store_rip(e)
+    e.go("leave")
+
+
+def _with(e: Helper, where: str, first: str, second: str | None = None) -> None:
+    """Tail-call a thunk with the arguments a and b."""
+    second_value = e.hole(second) if second else e.c
+    tail_call(e.b, code_hole(e.owner, where), [e.s, e.tmp, e.hole(first), second_value])
+
+
+HELPERS: dict[str, Callable[[Helper], None]] = {
+    "prologue": _prologue,
+    "ea_base": lambda e: e.set_tmp(e.b.add(e.slot_value("base"), e.hole("disp"))),
+    "ea_index": lambda e: e.set_tmp(e.b.add(_scaled(e), e.hole("disp"))),
+    "ea_base_index": lambda e: e.set_tmp(e.b.add(e.b.add(e.slot_value("base"), _scaled(e)), e.hole("disp"))),
+    "ea_constant": lambda e: e.set_tmp(e.hole("disp64")),
+    "ea_segment": lambda e: e.set_tmp(e.b.add(e.tmp, e.slot_value("segment"))),
+    "exec": lambda e: _with(e, "exec", "record", "resume"),
+    "unlinked": lambda e: _with(e, "unlinked", "slot"),
+    "chain": lambda e: e.go_slot("slot"),
+    "goto": _goto,
+    "stop": _stop,
+    "indirect": indirect,
+}
+
+
+# ---- building ------------------------------------------------------------------------------------------------
+def emit_module(forms: list[Form], helpers: bool) -> tuple[str, list[str]]:
+    """IR with the stencils of some forms (and the helpers); also the names that it defines."""
+    names: list[str] = []
+    texts: list[str] = []
+    owner = ModuleCompiler("stencils", {})
+    if helpers:
+        for name, body in HELPERS.items():
+            Helper(owner, name, body)
+            names.append(name)
+    for form in forms:
+        if form.row.modes == "legacy" or form.row.sets_rip:
+            continue
+        for dead in (False, True) if "w" in form.row.flags else (False,):
+            name = f"f{form.number}{'d' if dead else ''}"
+            try:
+                StencilEmitter(owner, form, name, dead).build()
+            except NoStencilError:
+                drop(owner.module, name)
+                break
+            names.append(name)
+    texts.append(finish(str(owner.module)))
+    return "".join(texts), names
+
+
+def drop(module: ir.Module, name: str) -> None:
+    """Take an unfinished function out of a module."""
+    del module.globals[name]
+    module.scope._useset.discard(name)
+
+
+def finish(text: str) -> str:
+    """Give holes the properties that llvmlite cannot say."""
+    lines = []
+    for line in text.splitlines():
+        if line.startswith('@"hole_'):
+            name = line[len('@"hole_') : line.index('"', 2)]
+            line = line.replace("external global i8", "external dso_local global i8")
+            line += f", !absolute_symbol {_RANGE.get(name, _UNSIGNED31)}"
+        elif line.startswith(("declare preserve", "define preserve")):
+            line = line.replace("declare preserve", "declare dso_local preserve", 1)
+            line = line.replace("define preserve", "define dso_local preserve", 1)
+        lines.append(line)
+    return "\n".join(lines) + METADATA
+
+
+@dataclass
+class Stencil:
+    """Machine code and its holes: (offset, relocation type, hole number, addend)."""
+
+    code: bytes
+    relocations: list[tuple[int, int, int, int]]
+
+
+def extract(data: bytes, names: list[str]) -> dict[str, Stencil]:
+    """Cut an object file into stencils. One that needs constants in memory or doesn't fall through is left out: that
+    form runs by its handler (tests say which forms must have one)."""
+    parsed = elf.parse(data)
+    result: dict[str, Stencil] = {}
+    for name in names:
+        symbol = parsed.symbols[name]
+        section = parsed.sections[symbol.section]
+        code = bytes(section.data[symbol.value : symbol.value + symbol.size])
+        relocations = []
+        for r in section.relocations:
+            at = r.offset - symbol.value
+            if not 0 <= at < symbol.size:
+                continue
+            if not r.symbol.startswith("hole_"):
+                break  # a constant in memory: this form runs by its handler
+            relocations.append((at, r.kind, HOLE[r.symbol.removeprefix("hole_")], r.addend))
+        else:
+            if (stencil := cut(code, relocations)) is not None:
+                result[name] = stencil
+    return result
+
+
+def cut(code: bytes, relocations: list[tuple[int, int, int, int]]) -> Stencil | None:
+    """Strip the final `jmp cont`; None if LLVM continues from elsewhere, so that the hot path doesn't fall through."""
+    last = len(code) - 4
+    final = (last, elf.R_PLT32, HOLE["cont"], -4)
+    if final in relocations and code[last - 1] == 0xE9:
+        relocations.remove(final)
+        code = code[: last - 1]
+    if any(number == HOLE["cont"] for _, _, number, _ in relocations):
+        return None
+    return Stencil(code, relocations)
+
+
+__all__ = ["TLB", "tlb"]

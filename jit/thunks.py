@@ -1,0 +1,94 @@
+"""Thunks: the only places where translated code meets C-convention code.
+
+    thunk.enter(state, code)                C convention: runs translated code until it returns
+    thunk.exec(state, tmp, record, resume)  runs an instruction's handler; on with the block if it is NEXT
+    thunk.unlinked(state, tmp, slot, -)     a chain slot without a target: tell the loop which, with RIP set
+    thunk.leave(state, ...)                 back to the loop, RIP is set
+
+ICOUNT has been charged for the whole block at its start; exec shows a handler the exact count, and takes back what a block
+that ends early has not executed.
+"""
+
+from __future__ import annotations
+
+from pyemu.cpu.decode import record as rc
+from pyemu.cpu.state import ICOUNT, RIP
+from pyemu.jit import layout as ly
+from pyemu.jit.emit import JUMPED, NEXT
+
+
+def _word(name: str, index: int, base: str = "%s") -> str:
+    return f"  %{name} = getelementptr i64, ptr {base}, i64 {index}\n"
+
+
+def text() -> str:
+    """The thunks as LLVM IR."""
+    length_byte = rc.PACKED * 8 + rc.LENGTH // 8
+    index_byte = rc.PACKED * 8 + rc.INDEX // 8
+    count_byte = rc.PACKED * 8 + ly.COUNT_SHIFT // 8
+    return f"""
+define void @thunk.enter(ptr %s, i64 %code) nounwind {{
+  %f = inttoptr i64 %code to ptr
+  call preserve_nonecc void %f(ptr %s, i64 0, i64 0, i64 0)
+  ret void
+}}
+define preserve_nonecc void @thunk.leave(ptr %s, i64 %tmp, i64 %a, i64 %b) nounwind {{
+  ret void
+}}
+define preserve_nonecc void @thunk.unlinked(ptr %s, i64 %tmp, i64 %a, i64 %b) nounwind {{
+{_word("exit", ly.EXIT_SLOT)}  store i64 %a, ptr %exit
+  %slot = inttoptr i64 %a to ptr
+{_word("target", ly.S_RIP, "%slot")}  %rip = load i64, ptr %target
+{_word("where", RIP)}  store i64 %rip, ptr %where
+  ret void
+}}
+define preserve_nonecc void @thunk.exec(ptr %s, i64 %tmp, i64 %a, i64 %b) nounwind {{
+  %record = inttoptr i64 %a to ptr
+  %index.at = getelementptr i8, ptr %record, i64 {index_byte}
+  %index.8 = load i8, ptr %index.at
+  %index = zext i8 %index.8 to i64
+  %count.at = getelementptr i8, ptr %record, i64 {count_byte}
+  %count.8 = load i8, ptr %count.at
+  %count = zext i8 %count.8 to i64
+  %undone = sub i64 %count, %index
+{_word("icount", ICOUNT)}  %charged = load i64, ptr %icount
+  %exact = sub i64 %charged, %undone
+  store i64 %exact, ptr %icount
+{_word("current", ly.CURRENT_RECORD)}  store i64 %a, ptr %current
+{_word("killed", ly.KILLED)}  store i64 0, ptr %killed
+{_word("stat", ly.STAT_HANDLER_CALLS)}  %calls = load i64, ptr %stat
+  %more = add i64 %calls, 1
+  store i64 %more, ptr %stat
+  %handler = load ptr, ptr %record
+  %status = call i64 %handler(ptr %s, ptr %record)
+  %after = load i64, ptr %icount
+  switch i64 %status, label %fault [ i64 {NEXT}, label %next
+                                     i64 {JUMPED}, label %jumped ]
+next:
+  %dirty = load i64, ptr %killed
+  %clean = icmp eq i64 %dirty, 0
+  br i1 %clean, label %resume, label %stop
+resume:
+  %again = add i64 %after, %undone
+  store i64 %again, ptr %icount
+  %code = inttoptr i64 %b to ptr
+  musttail call preserve_nonecc void %code(ptr %s, i64 %tmp, i64 %a, i64 %b)
+  ret void
+stop:
+{_word("rip.next", rc.R_RIP, "%record")}  %rip.now = load i64, ptr %rip.next
+  %length.at = getelementptr i8, ptr %record, i64 {length_byte}
+  %length.8 = load i8, ptr %length.at
+  %length = zext i8 %length.8 to i64
+  %following = add i64 %rip.now, %length
+{_word("where", RIP)}  store i64 %following, ptr %where
+  br label %jumped
+jumped:
+  %one = add i64 %after, 1
+  store i64 %one, ptr %icount
+  ret void
+fault:
+{_word("rip.at", rc.R_RIP, "%record")}  %rip = load i64, ptr %rip.at
+{_word("where.fault", RIP)}  store i64 %rip, ptr %where.fault
+  ret void
+}}
+"""

@@ -1,0 +1,165 @@
+"""A flat processor of any bitness with a little RAM, in pyemu and in Unicorn, for one instruction at a time."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass, field
+from functools import cache
+
+import unicorn
+import unicorn.x86_const as ux
+
+from pyemu.cpu import flags as fl
+from pyemu.cpu import mode, physical, segments, tlb
+from pyemu.cpu.concrete import Concrete
+from pyemu.cpu.decode import record as rc
+from pyemu.cpu.decode.decoder import decode, start_fetch
+from pyemu.cpu.ops import Form, build_table
+from pyemu.cpu.state import (
+    CR0, CR4, CS, EFER, FAULT_VECTOR, FLAGS, GPR, NO_FAULT, RANGE_COUNT, RANGES, RECORD, RIP, new_state,
+)  # fmt: skip
+from tests.cpu import twins
+
+RAM, CODE, DATA, STACK = 0x20000, 0x1000, 0x4000, 0x8000
+ATTRIBUTES = {64: (0xA09B, 0xC093), 32: (0xC09B, 0xC093), 16: (0x009B, 0x0093)}  # code, data
+
+
+UNKNOWN = 256  # an exception of which Unicorn does not tell the vector
+
+
+@cache
+def forms() -> tuple[Form, ...]:
+    """The opcode table."""
+    return tuple(build_table().forms)
+
+
+@dataclass(frozen=True)
+class Situation:
+    """All of the state that the comparison with Unicorn sets and looks at."""
+
+    gpr: tuple[int, ...]
+    flags: int
+    rip: int
+    memory: bytes = field(repr=False)  # DATA to STACK + 0x1000
+    vector: int = -1  # exception
+
+    def differences(self, other: Situation, flags: int) -> str:
+        """What differs, in words."""
+        if self.vector >= 0 or other.vector >= 0:
+            same = self.vector == other.vector or UNKNOWN in (self.vector, other.vector)
+            return "" if same else f"exception {self.vector} != {other.vector}"
+        lines = [f"gpr{n}: {a:#x} != {b:#x}" for n, (a, b) in enumerate(zip(self.gpr, other.gpr, strict=True)) if a != b]
+        if (self.flags ^ other.flags) & flags:
+            lines.append(f"flags: {self.flags:#x} != {other.flags:#x} (compared: {flags:#x})")
+        if self.rip != other.rip:
+            lines.append(f"rip: {self.rip:#x} != {other.rip:#x}")
+        if self.memory != other.memory:
+            at = next(n for n, (a, b) in enumerate(zip(self.memory, other.memory, strict=True)) if a != b)
+            lines.append(f"memory at {DATA + at:#x}: {self.memory[at : at + 16].hex()} != {other.memory[at : at + 16].hex()}")
+        return "\n".join(lines)
+
+
+class Machine:
+    """pyemu: flat segments, no paging, CPL 0 (64-bit mode without paging exists only here). 16 bits are real mode."""
+
+    def __init__(self, bits: int) -> None:
+        self.s = new_state()
+        self.ram = ctypes.create_string_buffer(RAM)
+        self.keep = twins.attach(self.s, self.ram)
+        s = self.s
+        s[RANGE_COUNT] = 1
+        s[RANGES], s[RANGES + 1], s[RANGES + 2] = 0, RAM, physical.RAM
+        code, data = ATTRIBUTES[bits]
+        limit = 0xFFFFFFFF if bits > 16 else 0xFFFF
+        for segment in range(6):
+            segments.set_segment(s, segment, 0, 0, limit, code if segment == CS else data)
+        s[CR0] = 0x10 if bits == 16 else 0x11
+        s[CR4] = 1 << 9 | 1 << 10  # OSFXSR, OSXMMEXCPT
+        s[EFER] = 0x500 if bits == 64 else 0
+        s[FLAGS], s[FAULT_VECTOR] = 2, NO_FAULT
+        tlb.flush_all(s)
+        mode.update(s)
+        self.bits, self.concrete = bits, Concrete(s)
+
+    def step(self, code: bytes) -> Form:
+        """Decode and execute the instruction `code` at CODE; a fault stays noted in FAULT_VECTOR."""
+        s = self.s
+        self.ram[CODE : CODE + 16] = code.ljust(16, b"\x90")
+        s[FAULT_VECTOR], s[RIP] = NO_FAULT, CODE
+        assert start_fetch(s, CODE) == 0
+        assert decode(s, CODE, CODE, int(self.bits == 64), int(self.bits == 32)) == 0, f"{code.hex(' ')} is not decoded"
+        words = s[RECORD : RECORD + rc.WORDS]
+        assert words[rc.PACKED] >> rc.LENGTH & 0xFF == len(code), f"{code.hex(' ')} has another length"
+        form = forms()[words[rc.PACKED] & 0xFFFF]
+        self.concrete.execute(form, words)
+        return form
+
+    def run(self, code: bytes, given: Situation) -> tuple[Situation, Form]:
+        """Execute one instruction."""
+        s = self.s
+        s[GPR : GPR + 16] = given.gpr
+        fl.set_eflags(s, given.flags, ~0)
+        self.ram[DATA : STACK + 0x1000] = given.memory
+        form = self.step(code)
+        vector = -1 if s[FAULT_VECTOR] == NO_FAULT else s[FAULT_VECTOR]
+        memory = bytes(self.ram[DATA : STACK + 0x1000])
+        return Situation(tuple(s[GPR : GPR + 16]), fl.eflags(s), s[RIP], memory, vector), form
+
+
+_REGISTERS = (
+    "RAX RCX RDX RBX RSP RBP RSI RDI R8 R9 R10 R11 R12 R13 R14 R15",
+    "EAX ECX EDX EBX ESP EBP ESI EDI",
+)
+_MODES = {64: unicorn.UC_MODE_64, 32: unicorn.UC_MODE_32, 16: unicorn.UC_MODE_16}
+
+
+class Other:
+    """Unicorn, with the same memory."""
+
+    def __init__(self, bits: int) -> None:
+        self.uc = unicorn.Uc(unicorn.UC_ARCH_X86, _MODES[bits])
+        self.uc.mem_map(0, RAM)
+        self.registers = [getattr(ux, f"UC_X86_REG_{n}") for n in _REGISTERS[bits != 64].split()]
+        self.rip = {64: ux.UC_X86_REG_RIP, 32: ux.UC_X86_REG_EIP, 16: ux.UC_X86_REG_IP}[bits]
+        self.vector = -1
+        self.uc.hook_add(unicorn.UC_HOOK_INTR, self._interrupt)
+
+    def _interrupt(self, uc: unicorn.Uc, number: int, _: object) -> None:
+        self.vector = number
+        uc.emu_stop()
+
+    def run(self, code: bytes, given: Situation) -> Situation:
+        """Execute one instruction."""
+        uc = self.uc
+        uc.mem_write(CODE, code.ljust(16, b"\x90"))
+        uc.ctl_flush_tb()
+        uc.mem_write(DATA, given.memory)
+        for register, value in zip(self.registers, given.gpr, strict=False):
+            uc.reg_write(register, value)
+        uc.reg_write(ux.UC_X86_REG_EFLAGS, given.flags)
+        self.vector = -1
+        try:
+            uc.emu_start(CODE, RAM + 1, count=1)
+        except unicorn.UcError as error:
+            # a fetch that fails belongs to the next instruction
+            if self.vector < 0 and error.errno != unicorn.UC_ERR_FETCH_UNMAPPED:
+                self.vector = UNKNOWN
+        gpr = [uc.reg_read(r) for r in self.registers]
+        gpr += list(given.gpr[len(gpr) :])
+        flags = uc.reg_read(ux.UC_X86_REG_EFLAGS)
+        if self.vector < 0 and uc.reg_read(self.rip) == CODE:
+            self.vector = UNKNOWN  # some exceptions stop it without a word
+        memory = bytes(uc.mem_read(DATA, STACK + 0x1000 - DATA))
+        return Situation(tuple(gpr), flags, uc.reg_read(self.rip), memory, self.vector)
+
+
+@cache
+def machine(bits: int) -> Machine:
+    """The pyemu of a bitness."""
+    return Machine(bits)
+
+
+@cache
+def other(bits: int) -> Other:
+    """The Unicorn of a bitness."""
+    return Other(bits)
