@@ -1,19 +1,21 @@
 """FNSTENV, FLDENV, FNSAVE, FRSTOR: the x87 environment in memory (mechanism; SDM 1, 8.1.10, figures 8-9 to 8-12).
 
-An environment is seven words of 2 or 4 bytes (`size`): control, status, tags, then instruction and operand pointers whose
-layout depends on the mode. FNSAVE's ten-byte registers ST(0)-ST(7) follow. Selectors are not kept (CPUID.7.0:EBX[13]).
+An environment is seven words of 2 or 4 bytes (`size`): control, status, tags, then instruction and operand pointers,
+whose layout depends on the mode. FNSAVE's ten-byte registers ST(0)-ST(7) follow. Selectors are not kept, as
+CPUID.7.0:EBX[13] allows.
 """
 
 from __future__ import annotations
 
 from pyemu.cpu import fpu_state as fs
 from pyemu.cpu import memory
-from pyemu.cpu.fpu_state import ES, EXCEPTIONS, BUSY
+from pyemu.cpu.fpu_state import BUSY, ES, EXCEPTIONS
 from pyemu.cpu.mode import PROTECTED, V86
 from pyemu.cpu.state import FCW, FDP, FIP, FOP, FPR, FSW, FTW, M64, MODE, VALUE, State
 
 INITIAL_CONTROL = 0x37F
 CONTROL_BIT_6 = 0x40  # always 1
+CONTROL_MASK = 0x1F3F  # the bits that can be changed
 WORDS = 7
 REGISTER_BYTES = 10
 REGISTERS = 8 * REGISTER_BYTES
@@ -102,7 +104,7 @@ def put_environment(s: State, linear: int, size: int, access: int) -> int:
 
 def get_environment(s: State, linear: int, size: int, access: int) -> int:
     """The reverse."""
-    s[FCW] = get(s, linear, size, 0, access) & 0xFFFF | CONTROL_BIT_6
+    s[FCW] = get(s, linear, size, 0, access) & CONTROL_MASK | CONTROL_BIT_6
     s[FSW] = get(s, linear, size, 1, access) & 0xFFFF
     s[FTW] = abridge(get(s, linear, size, 2, access))
     fip = get(s, linear, size, 3, access)

@@ -45,7 +45,7 @@ def load(s: State, low: int, high: int) -> int:
 
 def load_register(s: State, n: int) -> int:
     """FLD ST(n)."""
-    if fs.empty(s, 7) and fs.empty(s, n):
+    if fs.empty(s, n):  # outranks an overflow
         if fs.stack_fault(s, 0):
             fs.push(s, INDEFINITE_LOW, INDEFINITE_HIGH)
         return 0
@@ -173,6 +173,15 @@ def store_register(s: State, n: int, pops: int) -> int:
     return fs.pop_if(s, pops)
 
 
+def store_register_unchecked(s: State, n: int) -> int:
+    """FSTP1 (D9 D8): without an ST(0) it only pops."""
+    s[FSW] = s[FSW] & ~C1
+    if fs.empty(s, 0) == 0:
+        at = fs.register(s, 0)
+        fs.write(s, n, s[at], s[at + 1])
+    return fs.pop(s)
+
+
 # ---- moves within the stack ----------------------------------------------------------------------------------------
 def exchange(s: State, n: int) -> int:
     """FXCH."""
@@ -202,7 +211,6 @@ def move_if(s: State, n: int, condition: int) -> int:
         if fs.stack_fault(s, 0):
             fs.write_indefinite(s, 0)
         return 0
-    s[FSW] = s[FSW] & ~C1
     if condition:
         at = fs.register(s, n)
         fs.write(s, 0, s[at], s[at + 1])

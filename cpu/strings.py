@@ -14,7 +14,7 @@ faulting iteration counts nothing, and its caller counts nothing for it either).
 
 from __future__ import annotations
 
-from pyemu.cpu import memory, mode, physical, segments
+from pyemu.cpu import memory, mode, physical, segments, tlb
 from pyemu.cpu.decode import record as rc
 from pyemu.cpu.flags import AF, CF, DF, OF
 from pyemu.cpu.primitives import port_read, port_write, ram_copy, ram_fill
@@ -29,9 +29,11 @@ from pyemu.cpu.state import (
     ICOUNT,
     ICOUNT_LIMIT,
     M64,
+    MMU,
     MODE,
     NO_FAULT,
     NO_PAGE,
+    RAM_BASE,
     RAX,
     RCX,
     RDI,
@@ -163,29 +165,37 @@ def before_wrap(offset: int, size: int, count: int, mask: int) -> int:
 
 
 def page_of(s: State, linear: int, access: int) -> int:
-    """memory.ram_page, but a fault is forgotten: the element by element path will meet it again, at the right place."""
+    """Physical address of plain memory that may be accessed up to the page's end, or NO_PAGE. A fault is forgotten:
+    the element by element path will meet it again, at the right place."""
+    e = tlb.entry(linear, s[MMU])
+    if s[e + access] == linear & tlb.PAGE:  # what generated code checks: no flags, so neither MMIO nor translated code
+        return (linear + s[e + tlb.ADDEND] - s[RAM_BASE]) & M64
     address = memory.ram_page(s, linear, access)
     s[FAULT_VECTOR] = NO_FAULT
     return address
 
 
-def bulk_destination(s: State, size: int, count: int, mask: int) -> int:
-    """Physical address of `count` destination elements within one page, or NO_PAGE."""
-    if destination(s, size * count, memory.WRITE, mask):
-        s[FAULT_VECTOR] = NO_FAULT  # somewhere in the range, not necessarily here
-        return NO_PAGE
-    return page_of(s, s[VALUE], memory.WRITE)
+def in_segment(s: State, segment: int, offset: int, length: int, access: int) -> int:
+    """1 if all of a range lies within its segment; in 64-bit mode there is nothing to check."""
+    if s[MODE] & mode.CODE64:
+        return 1
+    if segments.linear(s, segment, offset, length, access):
+        s[FAULT_VECTOR] = NO_FAULT  # somewhere in the range, not necessarily at its start
+        return 0
+    return 1
 
 
 def bulk_stos(s: State, size: int, count: int, mask: int) -> int:
     """Store up to `count` elements; returns how many."""
+    offset = s[GPR + RDI] & mask
     if destination(s, size, memory.WRITE, mask):
         s[FAULT_VECTOR] = NO_FAULT
         return 0
-    count = before_wrap(s[GPR + RDI] & mask, size, within_page(s[VALUE], size, count), mask)
-    if count < 2:
+    linear = s[VALUE]
+    count = before_wrap(offset, size, within_page(linear, size, count), mask)
+    if count < 2 or not in_segment(s, ES, offset, size * count, memory.WRITE):
         return 0
-    where = bulk_destination(s, size, count, mask)
+    where = page_of(s, linear, memory.WRITE)
     if where == NO_PAGE:
         return 0
     length = size * count
@@ -203,23 +213,28 @@ def bulk_stos(s: State, size: int, count: int, mask: int) -> int:
 
 def bulk_movs(s: State, packed: int, size: int, count: int, mask: int) -> int:
     """Copy up to `count` elements; returns how many."""
+    from_offset = s[GPR + RSI] & mask
+    to_offset = s[GPR + RDI] & mask
     if source(s, packed, size, mask):
         s[FAULT_VECTOR] = NO_FAULT
         return 0
-    count = before_wrap(s[GPR + RSI] & mask, size, within_page(s[VALUE], size, count), mask)
+    from_linear = s[VALUE]
+    count = before_wrap(from_offset, size, within_page(from_linear, size, count), mask)
     if destination(s, size, memory.WRITE, mask):
         s[FAULT_VECTOR] = NO_FAULT
         return 0
-    count = before_wrap(s[GPR + RDI] & mask, size, within_page(s[VALUE], size, count), mask)
+    to_linear = s[VALUE]
+    count = before_wrap(to_offset, size, within_page(to_linear, size, count), mask)
     if count < 2:
         return 0
-    if source(s, packed, size * count, mask):
-        s[FAULT_VECTOR] = NO_FAULT
+    if not in_segment(s, (packed >> rc.SEGMENT) & 0xFF, from_offset, size * count, memory.READ):
         return 0
-    origin = page_of(s, s[VALUE], memory.READ)
+    if not in_segment(s, ES, to_offset, size * count, memory.WRITE):
+        return 0
+    origin = page_of(s, from_linear, memory.READ)
     if origin == NO_PAGE:
         return 0
-    where = bulk_destination(s, size, count, mask)
+    where = page_of(s, to_linear, memory.WRITE)
     if where == NO_PAGE:
         return 0
     distance = where - origin if where > origin else origin - where

@@ -194,7 +194,7 @@ def _indefinite(kind: int) -> int:
     return arith.BCD_INDEFINITE if kind == DECIMAL else 1 << (INTEGERS[kind] - 1)
 
 
-# ---- D9 F0-FF: everything else that computes ----------------------------------------------------------------------------
+# ---- D9 F0-FF: everything else that computes -----------------------------------------------------------------------
 _ONE = {0xF0: trans.f2xm1, 0xFA: lambda a, c: sf.sqrt(sf.X80, a, c), 0xFC: lambda a, c: sfc.round_to_int(sf.X80, a, c)}
 _TWO_POP = {0xF1: trans.fyl2x, 0xF3: trans.fpatan, 0xF9: trans.fyl2xp1}
 _REMAINDER = {0xF5: arith.fprem1, 0xF8: arith.fprem}
@@ -217,7 +217,7 @@ def _function(s: State, opcode: int, unused: int) -> int:
             return 0
         fs.write_indefinite(s, destination)
         return fs.pop_if(s, pops)
-    ctx, conditions = context(s), 0
+    ctx, affected, conditions = context(s), 0, 0
     a, b = st(s, 0), st(s, 1)
     if opcode in _ONE:
         result = _ONE[opcode](a, ctx)
@@ -230,15 +230,14 @@ def _function(s: State, opcode: int, unused: int) -> int:
         result = arith.fscale(a, b, ctx)
     else:
         rest = _REMAINDER[opcode](a, b, ctx)
-        result = rest.bits
-        s[FSW] &= ~(C0 | C3)
-        quotient = rest.quotient
-        conditions = (C0 if quotient & 4 else 0) | (C3 if quotient & 2 else 0) | (C1 if quotient & 1 else 0)
+        result, quotient = rest.bits, rest.quotient
+        if result >> 64 & 0x7FFF != 0x7FFF:  # a NaN says nothing about the quotient
+            affected = C0 | C3
+            conditions = (C0 if quotient & 4 else 0) | (C3 if quotient & 2 else 0) | (C1 if quotient & 1 else 0)
         if not rest.complete:
             conditions = C2
-    deliver = finish(s, ctx)
-    s[FSW] |= conditions
-    if deliver:
+    if finish(s, ctx):
+        s[FSW] = s[FSW] & ~affected | conditions
         set_st(s, destination, result)
         fs.pop_if(s, pops)
     return 0

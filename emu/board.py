@@ -30,7 +30,7 @@ from pyemu.devices.pic8259 import PicPair
 from pyemu.devices.pit8254 import Pit8254, Port61
 from pyemu.devices.ps2_i8042 import I8042
 from pyemu.devices.rtc_mc146818 import RtcMc146818, memory_size_bytes
-from pyemu.devices.uart16550 import Uart16550
+from pyemu.devices.uart16550 import MCR_DTR, Uart16550
 from pyemu.firmware.platform import Platform
 from pyemu.log import Log
 from pyemu.memory import GuestRam
@@ -157,7 +157,7 @@ class Board:
         self.uarts: list[Uart16550] = []
         for port, (base, irq) in zip(serial_ports, self.COM_PORTS, strict=False):
             uart = Uart16550(clock, self._isa[irq].input(), port)
-            port.connect(uart, uart.receive_break)
+            port.connect(uart, uart.receive_break, _opened(uart))
             self.ports.claim(base, 8, uart, widest=4, name=port.name)
             self.uarts.append(uart)
 
@@ -331,3 +331,7 @@ def _nothing() -> None:
 
 def _nothing_int(_value: int) -> None:
     return
+
+
+def _opened(uart: Uart16550) -> Callable[[], bool]:
+    return lambda: bool(uart.state.mcr & MCR_DTR)

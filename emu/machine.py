@@ -176,6 +176,8 @@ class Machine:
     def _reset(self) -> None:
         """On the vCPU's thread, lock held."""
         self.board.reset()
+        for port in self.serial_ports:
+            port.reset()
         self._load()
         self.loop.interrupts_changed()
 
@@ -203,7 +205,8 @@ class Machine:
             port.start(self.io)
         for monitor in self._monitors:
             monitor.start()
-        if self.config.kernel is not None and self.serial_ports and self.config.serials is not None:
+        config = self.config
+        if config.kernel is not None and config.serials is not None and "console=ttyS" not in config.append:
             self.io.call_later(_HINT_AFTER_NS, self._hint)
         self.loop.start(accelerator, self.config.reboot)
 
@@ -333,6 +336,7 @@ class Machine:
         for chardev in self.chardevs:
             if isinstance(chardev, FdChardev):
                 chardev.abandon()
+        self._last_stop = stop
         self._stopped.set()
         self.loop.ask_stop(stop)
 

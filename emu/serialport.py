@@ -4,6 +4,7 @@ lets others watch the output."""
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 
 from pyemu.chardev import Chardev, Loop
@@ -14,6 +15,10 @@ from pyemu.outside import Outside
 # Unread input beyond this stops reading from the host. The terminal itself never gets here: Ctrl-A must keep working.
 _QUEUE_LIMIT = 64 << 10
 _RETRY_NS = 10_000_000
+# A guest that never raises DTR gets its input when it has been quiet for so long after writing something, or at last.
+_QUIET_NS = 500_000_000
+_LATEST_NS = 5_000_000_000
+_POLL_NS = 20_000_000
 
 
 class SerialPort:
@@ -31,9 +36,16 @@ class SerialPort:
         self._queue = bytearray()
         self._queue_lock = threading.Lock()
         self._paused = False
+        self._ready: Callable[[], bool] = lambda: True
+        self._open = False
+        self._started_ns = self._written_ns = 0
 
-    def connect(self, device: CharDevice, receive_break: Callable[[], None]) -> None:
+    def connect(
+        self, device: CharDevice, receive_break: Callable[[], None], ready: Callable[[], bool] = lambda: True
+    ) -> None:
+        """`ready` says whether the guest has opened the port: what is typed before would be lost in its set-up."""
         self._device = device
+        self._ready = ready
 
         def on_break() -> None:
             if self._lock.acquire(timeout=LOCK_PATIENCE_S):
@@ -47,12 +59,28 @@ class SerialPort:
 
     def start(self, loop: Loop) -> None:
         self._loop = loop
+        self.reset()
         self._offer()
+
+    def reset(self) -> None:
+        """The guest starts over, and opens the port again."""
+        self._open = False
+        self._started_ns = time.monotonic_ns()
+        self._written_ns = 0
+
+    def _is_open(self) -> bool:
+        if not self._open:
+            now = time.monotonic_ns()
+            quiet = self._written_ns and now - self._written_ns > _QUIET_NS
+            self._open = bool(self._ready() or quiet or now - self._started_ns > _LATEST_NS)
+        return self._open
 
     # ---- guest to host (device lock held) ------------------------------------------------------------------
 
     def write(self, data: bytes) -> None:
         self.output_seen = True
+        if not self._open:
+            self._written_ns = time.monotonic_ns()
         self.chardev.write(data)
         for watch in self.watchers:
             watch(data)
@@ -94,7 +122,10 @@ class SerialPort:
             taken = device.receive(data)
 
         with self._queue_lock:
-            if self._queue:
+            if self._queue and not self._is_open():
+                if self._loop is not None:
+                    self._loop.call_later(_POLL_NS, self._offer)
+            elif self._queue:
                 self._outside.input(self.name, bytes(self._queue[:4096]), deliver)
                 del self._queue[:taken]
             if self._paused and len(self._queue) < _QUEUE_LIMIT // 2:

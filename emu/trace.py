@@ -5,10 +5,11 @@ Slow, but the same for every back end, as it looks only at the architectural sta
 
 from __future__ import annotations
 
-from pyemu.cpu.state import CS, MODE, RIP, SEG_BASE, State
+from pyemu.cpu.state import CS, FAULT_CHAIN, ICOUNT, MODE, RIP, SEG_BASE, State
 from pyemu.log import Log
 from pyemu.memory import GuestRam, OutOfRange
 from pyemu.registers import bits, dump
+from pyemu.runloop import chain_steps
 from pyemu.virtual import read_virtual
 
 _STEP_ITEMS = frozenset({"in_asm", "exec", "cpu"})
@@ -23,10 +24,16 @@ class Tracer:
         self._ram = ram
         self._log = log
         self._seen: set[tuple[int, bytes]] = set()
+        self._last = (-1, 0)
         self.wanted = bool(log.items & _STEP_ITEMS)
 
     def before_step(self) -> None:
         s, log = self._s, self._log
+        where = s[ICOUNT], s[RIP]
+        if where == self._last:
+            return  # the run was interrupted before it did anything
+        self._last = where
+        self._exceptions()
         linear = s[SEG_BASE + CS] + s[RIP] & 0xFFFF_FFFF_FFFF_FFFF
         if "in_asm" in log.items:
             self._disassemble(linear)
@@ -34,6 +41,13 @@ class Tracer:
             log.write("exec", f"Trace 0: [{s[SEG_BASE + CS]:016x}/{s[RIP]:016x}/{s[MODE]:08x}]")
         if "cpu" in log.items:
             log.write("cpu", dump(s, vectors=False))
+
+    def _exceptions(self) -> None:
+        """Show what the last instruction raised: FAULT_CHAIN is written by each delivery."""
+        if "int" in self._log.items and self._s[FAULT_CHAIN]:
+            for step in chain_steps(self._s):
+                self._log.write("int", f"exception {step}")
+            self._s[FAULT_CHAIN] = 0
 
     def _disassemble(self, linear: int) -> None:
         code = fetch(self._s, self._ram, linear)

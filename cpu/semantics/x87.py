@@ -119,7 +119,8 @@ def fnstsw(i: Instruction, dst: Operand) -> None:
 @op("D9 /5", "Mw")
 def fldcw(i: Instruction, src: Operand) -> None:
     wait(i)
-    control, status = i.read(src).zext(64) | env.CONTROL_BIT_6, i.state(FSW)
+    control = (i.read(src).zext(64) & env.CONTROL_MASK) | env.CONTROL_BIT_6
+    status = i.state(FSW)
     unmasked = (status & ~control & EXCEPTIONS).ne(0)
     i.set_state(FCW, control)
     i.set_state(FSW, (status & ~(ES | BUSY)) | unmasked.select(i.const(ES | BUSY, 64), 0))
@@ -143,7 +144,7 @@ def environment(
     i.call(function, linear, size, segment_access(i))
 
 
-# ---- loads -----------------------------------------------------------------------------------------------------------
+# ---- loads ---------------------------------------------------------------------------------------------------------
 @op("D9 /0", "Md", extra=(unit.load_single,))
 @op("DD /0", "Mq", extra=(unit.load_double,))
 def fld(i: Instruction, src: Operand, function: Callable[[State, int], int]) -> None:
@@ -182,7 +183,7 @@ for _number, _name in enumerate(unit.NAMES):
     op(f"D9 {0xE8 + _number:02X}", name=_name, extra=(_number,))(load_constant)
 
 
-# ---- stores ----------------------------------------------------------------------------------------------------------
+# ---- stores --------------------------------------------------------------------------------------------------------
 def store(i: Instruction, dst: Operand, command: int) -> None:
     begin(i)
     linear, access = destination(i, dst)
@@ -216,15 +217,21 @@ def fstp80(i: Instruction, dst: Operand) -> None:
 
 @op("DD D0+r", "T", name="fst", extra=(0,))
 @op("DD D8+r", "T", name="fstp", extra=(1,))
-@op("D9 D8+r", "T", name="fstp", extra=(1,))  # these three are not documented by Intel
-@op("DF D0+r", "T", name="fstp", extra=(1,))
+@op("DF D0+r", "T", name="fstp", extra=(1,))  # not documented by Intel, as the next
 @op("DF D8+r", "T", name="fstp", extra=(1,))
 def fst_register(i: Instruction, dst: Operand, pops: int) -> None:
     begin(i)
     i.call(unit.store_register, i.number(dst), pops)
 
 
-# ---- moves within the stack --------------------------------------------------------------------------------------------
+@op("D9 D8+r", "T")
+def fstp1(i: Instruction, dst: Operand) -> None:
+    """Not documented by Intel."""
+    begin(i)
+    i.call(unit.store_register_unchecked, i.number(dst))
+
+
+# ---- moves within the stack ----------------------------------------------------------------------------------------
 @op("D9 C8+r", "T")
 @op("DD C8+r", "T")  # not documented by Intel, as the next
 @op("DF C8+r", "T")
@@ -275,7 +282,7 @@ def rotate(i: Instruction, by: int) -> None:
     i.call(unit.rotate, by)
 
 
-# ---- arithmetic --------------------------------------------------------------------------------------------------------
+# ---- arithmetic ----------------------------------------------------------------------------------------------------
 def arithmetic_memory(i: Instruction, src: Operand, command: int) -> None:
     begin(i)
     i.call(unit.arithmetic, command, source(i, src))
@@ -291,7 +298,8 @@ _ARITHMETIC = (
     (x87.DIV_REVERSED, "divr"),
 )  # fmt: skip
 _MEMORY = (
-    ("D8", "Md", x87.SINGLE, "f"), ("DC", "Mq", x87.DOUBLE, "f"), ("DE", "Mw", x87.INT16, "fi"), ("DA", "Md", x87.INT32, "fi"),
+    ("D8", "Md", x87.SINGLE, "f"), ("DC", "Mq", x87.DOUBLE, "f"),
+    ("DE", "Mw", x87.INT16, "fi"), ("DA", "Md", x87.INT32, "fi"),
 )  # fmt: skip
 _SWAPPED = {"sub": "subr", "subr": "sub", "div": "divr", "divr": "div"}  # how they are called with ST(n) as destination
 for _digit, _stem in _ARITHMETIC:
@@ -318,7 +326,7 @@ for _opcode_2, _name in (
     op(f"D9 {_opcode_2:02X}", name=_name, extra=(_opcode_2,))(compute)
 
 
-# ---- comparisons -------------------------------------------------------------------------------------------------------
+# ---- comparisons ---------------------------------------------------------------------------------------------------
 def compare_memory(i: Instruction, src: Operand, command: int) -> None:
     begin(i)
     i.call(unit.compare, command, source(i, src))

@@ -11,9 +11,40 @@ import struct
 from pyemu.cpu import descriptors as ds
 from pyemu.cpu import flags, mode, physical, segments, tlb
 from pyemu.cpu.state import (
-    CPL, CR0, CR3, CR4, CS, DS, EFER, ES, FAULT_VECTOR, FLAGS, FS, GDT_BASE, GDT_LIMIT, GPR, GS, IDT_BASE, IDT_LIMIT, LDT_ATTR,
-    LDT_BASE, LDT_LIMIT, LDT_SEL, NO_FAULT, RANGE_COUNT, RANGES, RIP, RSP, SEG_SEL, SS, TR_ATTR, TR_BASE, TR_LIMIT, TR_SEL,
-    State, new_state,
+    CPL,
+    CR0,
+    CR3,
+    CR4,
+    CS,
+    DS,
+    EFER,
+    ES,
+    FAULT_VECTOR,
+    FLAGS,
+    FS,
+    GDT_BASE,
+    GDT_LIMIT,
+    GPR,
+    GS,
+    IDT_BASE,
+    IDT_LIMIT,
+    LDT_ATTR,
+    LDT_BASE,
+    LDT_LIMIT,
+    LDT_SEL,
+    NO_FAULT,
+    RANGE_COUNT,
+    RANGES,
+    RIP,
+    RSP,
+    SEG_SEL,
+    SS,
+    TR_ATTR,
+    TR_BASE,
+    TR_LIMIT,
+    TR_SEL,
+    State,
+    new_state,
 )  # fmt: skip
 from tests.cpu import twins
 
@@ -27,7 +58,14 @@ PML4, PDPT, PD, PT = 0x10000, 0x11000, 0x12000, 0x13000
 CODE32, DATA, USER_CODE32, USER_DATA, CODE64, USER_CODE64 = 0x08, 0x10, 0x18 | 3, 0x20 | 3, 0x28, 0x30 | 3
 CONFORMING32, CODE16, DATA16, ABSENT_DATA, ABSENT_CODE = 0x38, 0x40, 0x48, 0x50, 0x58
 EXECUTE_ONLY, READ_ONLY, EXPAND_DOWN, GATE32, LDT_SELECTOR = 0x60 | 3, 0x68 | 3, 0x70 | 3, 0x78 | 3, 0x80
-TSS_SELECTOR, TSS_OTHER_SELECTOR, TASK_GATE, TSS16_SELECTOR, GATE16, GATE64 = 0x90, 0xA0, 0xA8 | 3, 0xB0, 0xB8 | 3, 0xC0 | 3
+TSS_SELECTOR, TSS_OTHER_SELECTOR, TASK_GATE, TSS16_SELECTOR, GATE16, GATE64 = (
+    0x90,
+    0xA0,
+    0xA8 | 3,
+    0xB0,
+    0xB8 | 3,
+    0xC0 | 3,
+)
 CONFORMING64, BAD_CODE64, DATA_DPL1, SMALL_DATA, BEYOND = 0xD0, 0xD8, 0xE0 | 1, 0xE8 | 3, 0x108
 GDT_SIZE = 0x100
 
@@ -39,7 +77,11 @@ USER = 3 << 5
 def descriptor(base: int, limit: int, attr: int) -> int:
     """Eight bytes of a descriptor from base, raw 20-bit limit and attributes as in SEG_ATTR."""
     return (
-        limit & 0xFFFF | (base & 0xFFFFFF) << 16 | (attr & 0xF0FF) << 40 | (limit >> 16 & 0xF) << 48 | (base >> 24 & 0xFF) << 56
+        limit & 0xFFFF
+        | (base & 0xFFFFFF) << 16
+        | (attr & 0xF0FF) << 40
+        | (limit >> 16 & 0xF) << 48
+        | (base >> 24 & 0xFF) << 56
     )
 
 

@@ -208,12 +208,17 @@ def unknown_to_capstone(encoding: str, code: bytes, bits: int) -> bool:
     """What it takes otherwise than processors do, or not at all."""
     if encoding.startswith(("63", "F3 90")):  # MOVSXD and PAUSE with an address-size prefix
         return 0x67 in code[:3]
-    if encoding.startswith(("0F 8", "E8", "E9")):  # a near branch with 66 in 64-bit mode: AMD's meaning
+    if encoding.startswith(
+        ("0F 8", "E8", "E9", "68", "C2")
+    ):  # near branch, PUSH: 66 in 64-bit mode (perhaps with REX.W)
         return 0x66 in code[:3]
     if encoding.startswith(("0F BC", "0F BD", "0F 38 F0", "0F 38 F1")):
         return 0xF2 in code[:3] or 0xF3 in code[:3]
     # hint instructions (reserved NOPs), UD0 and UD1 with their ModRM byte, fences with an unusual one
-    odd = "0F 0D,0F 18,0F 19,0F 1A,0F 1B,0F 1C,0F 1D,0F 1E,0F B9,0F FF,NP 0F AE"
+    # undocumented second encodings of x87 instructions
+    odd = (
+        "DC D0,DC D8,DD C8,DE D0,DF C8,DF D0,DF D8,0F 0D,0F 18,0F 19,0F 1A,0F 1B,0F 1C,0F 1D,0F 1E,0F B9,0F FF,NP 0F AE"
+    )
     if encoding.startswith(tuple(odd.split(","))):
         return True
     return bits == 16 and encoding.startswith("66")  # 66 as a mandatory prefix in 16-bit mode

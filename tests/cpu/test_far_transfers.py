@@ -14,8 +14,27 @@ from pyemu.cpu import mode
 from pyemu.cpu.faults import DB, DF, GP, NP, TS, raise_fault
 from pyemu.cpu.faults import SS as STACK_FAULT
 from pyemu.cpu.state import (
-    CPL, CR0, CS, DS, ES, FAULT_DR6, FAULT_ERROR, FAULT_VECTOR, FLAGS, GPR, MODE, RAX, RDI, RIP, RSP, SEG_ATTR, SEG_BASE,
-    SEG_SEL, SS, TR_SEL, VALUE,
+    CPL,
+    CR0,
+    CS,
+    DS,
+    ES,
+    FAULT_DR6,
+    FAULT_ERROR,
+    FAULT_VECTOR,
+    FLAGS,
+    GPR,
+    MODE,
+    RAX,
+    RDI,
+    RIP,
+    RSP,
+    SEG_ATTR,
+    SEG_BASE,
+    SEG_SEL,
+    SS,
+    TR_SEL,
+    VALUE,
 )  # fmt: skip
 from tests.cpu import system_setup as setup
 

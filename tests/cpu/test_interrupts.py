@@ -13,8 +13,36 @@ from pyemu.cpu import mode
 from pyemu.cpu.faults import AC, BP, DB, DE, DF, GP, NMI, NP, PF, TS, UD, raise_debug, raise_fault, raise_page_fault
 from pyemu.cpu.faults import SS as STACK_FAULT
 from pyemu.cpu.state import (
-    CPL, CR2, CS, DR, DS, ES, FAULT_CHAIN, FAULT_ERROR, FAULT_VECTOR, FLAGS, FS, GPR, GS, HALTED, ICOUNT, IDT_LIMIT, IRQ_PENDING,
-    M64, MODE, NMI_BLOCKED, NMI_PENDING, NO_FAULT, RIP, RSP, SEG_ATTR, SEG_BASE, SEG_SEL, SHADOW, SS, TR_LIMIT,
+    CPL,
+    CR2,
+    CS,
+    DR,
+    DS,
+    ES,
+    FAULT_CHAIN,
+    FAULT_ERROR,
+    FAULT_VECTOR,
+    FLAGS,
+    FS,
+    GPR,
+    GS,
+    HALTED,
+    ICOUNT,
+    IDT_LIMIT,
+    IRQ_PENDING,
+    M64,
+    MODE,
+    NMI_BLOCKED,
+    NMI_PENDING,
+    NO_FAULT,
+    RIP,
+    RSP,
+    SEG_ATTR,
+    SEG_BASE,
+    SEG_SEL,
+    SHADOW,
+    SS,
+    TR_LIMIT,
 )  # fmt: skip
 from tests.cpu import system_setup as setup
 

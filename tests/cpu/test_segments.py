@@ -12,8 +12,35 @@ from pyemu.cpu import mode, segments
 from pyemu.cpu.faults import GP, NP, PF, UD
 from pyemu.cpu.faults import SS as STACK_FAULT
 from pyemu.cpu.state import (
-    CPL, CR0, CR4, DS, ES, FAULT_CR2, FAULT_ERROR, FAULT_VECTOR, FLAGS, FS, GDT_BASE, GDT_LIMIT, GPR, GS, LDT_ATTR, LDT_BASE,
-    LDT_LIMIT, M64, MMU, MODE, RSP, SEG_ATTR, SEG_BASE, SEG_LIMIT, SEG_SEL, SS, STACK_MASK, TR_SEL, VALUE,
+    CPL,
+    CR0,
+    CR4,
+    DS,
+    ES,
+    FAULT_CR2,
+    FAULT_ERROR,
+    FAULT_VECTOR,
+    FLAGS,
+    FS,
+    GDT_BASE,
+    GDT_LIMIT,
+    GPR,
+    GS,
+    LDT_ATTR,
+    LDT_BASE,
+    LDT_LIMIT,
+    M64,
+    MMU,
+    MODE,
+    RSP,
+    SEG_ATTR,
+    SEG_BASE,
+    SEG_LIMIT,
+    SEG_SEL,
+    SS,
+    STACK_MASK,
+    TR_SEL,
+    VALUE,
 )  # fmt: skip
 from tests.cpu import system_setup as setup
 

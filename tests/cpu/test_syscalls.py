@@ -12,8 +12,35 @@ from pyemu.cpu import mode
 from pyemu.cpu import syscalls as sc
 from pyemu.cpu.faults import GP, UD
 from pyemu.cpu.state import (
-    CPL, CS, CSTAR, EFER, FAULT_ERROR, FAULT_VECTOR, FLAGS, GPR, GS, KERNEL_GS_BASE, LSTAR, M64, MODE, R11, RCX, RDX, RIP, RSP,
-    SEG_ATTR, SEG_BASE, SEG_LIMIT, SEG_SEL, SFMASK, SS, STAR, SYSENTER_CS, SYSENTER_EIP, SYSENTER_ESP, VALUE,
+    CPL,
+    CS,
+    CSTAR,
+    EFER,
+    FAULT_ERROR,
+    FAULT_VECTOR,
+    FLAGS,
+    GPR,
+    GS,
+    KERNEL_GS_BASE,
+    LSTAR,
+    M64,
+    MODE,
+    R11,
+    RCX,
+    RDX,
+    RIP,
+    RSP,
+    SEG_ATTR,
+    SEG_BASE,
+    SEG_LIMIT,
+    SEG_SEL,
+    SFMASK,
+    SS,
+    STAR,
+    SYSENTER_CS,
+    SYSENTER_EIP,
+    SYSENTER_ESP,
+    VALUE,
 )  # fmt: skip
 from tests.cpu import system_setup as setup
 

@@ -27,13 +27,19 @@ def python(function: Any) -> Call:
     return function
 
 
+def _nothing(compiler: Any, arguments: Any) -> ir.Value:
+    """What translated code would need to know: there is none here."""
+    return ir.Constant(ir.IntType(64), 0)
+
+
 @functools.cache
 def _compile(function: FunctionType) -> tuple[Any, int, int]:
     """Engine (kept alive), address and parameter count of the native twin."""
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     lowerings = dict(LOWERINGS)
-    lowerings[primitives.code_page_written] = lambda f, args: ir.Constant(ir.IntType(64), 0)  # there is no translated code
+    lowerings[primitives.code_page_written] = _nothing
+    lowerings[primitives.mappings_changed] = _nothing
     compiler = ModuleCompiler(f"twin.{symbol(function)}", lowerings)
     compiler.compile(function)
     module = llvm.parse_assembly(str(compiler.module))

@@ -268,8 +268,16 @@ def test_an_accelerator_that_fails_ends_the_run(build):
         build(step).run(timeout=5)
 
 
-def test_typing_reaches_the_uart(build):
+@pytest.mark.parametrize("raises_dtr", [True, False])
+def test_typing_reaches_the_uart(build, raises_dtr):
+    """Not before the guest opened the port, which empties the FIFO; or, if it never does, once it has gone quiet."""
+
     def step(cpu):
+        if cpu.s[ICOUNT] == 1:
+            cpu.write_text("> ")
+        if cpu.s[ICOUNT] == 20:
+            cpu.host.port_write(0x3FA, 1, 7)  # empties the FIFO
+            cpu.host.port_write(0x3FC, 1, int(raises_dtr))
         if cpu.host.port_read(0x3FD, 1) & 1:
             seen.append(cpu.host.port_read(0x3F8, 1))
             if len(seen) == 26:

@@ -14,10 +14,13 @@ from pyemu.cpu import mode, physical, segments, tlb
 from pyemu.cpu.concrete import Concrete
 from pyemu.cpu.decode import record as rc
 from pyemu.cpu.decode.decoder import decode, start_fetch
+from pyemu.cpu.faults import DF
+from pyemu.cpu.host import Exit
 from pyemu.cpu.ops import Form, build_table
 from pyemu.cpu.state import (
-    CR0, CR4, CS, EFER, FAULT_VECTOR, FLAGS, GPR, NO_FAULT, RANGE_COUNT, RANGES, RECORD, RIP, new_state,
+    CR0, CR4, CS, EFER, FAULT_VECTOR, FLAGS, GPR, ICOUNT, ICOUNT_LIMIT, NO_FAULT, RANGE_COUNT, RANGES, RECORD, RIP, new_state,
 )  # fmt: skip
+from pyemu.jit.engine import Engine
 from tests.cpu import twins
 
 RAM, CODE, DATA, STACK = 0x20000, 0x1000, 0x4000, 0x8000
@@ -59,10 +62,40 @@ class Situation:
         return "\n".join(lines)
 
 
+class NoDevices:
+    """A host without anything behind the processor."""
+
+    def mmio_read(self, gpa: int, size: int) -> int:
+        return 0
+
+    def mmio_write(self, gpa: int, size: int, value: int) -> None:
+        pass
+
+    port_read, port_write = mmio_read, mmio_write
+
+    def acknowledge_interrupt(self) -> int:
+        return -1
+
+    def apic_msr_read(self, index: int) -> int | None:
+        return None
+
+    def apic_msr_write(self, index: int, value: int) -> bool:
+        return False
+
+    def get_tpr(self) -> int:
+        return 0
+
+    def set_tpr(self, value: int) -> None:
+        pass
+
+    def read_tsc(self) -> int:
+        return 0
+
+
 class Machine:
     """pyemu: flat segments, no paging, CPL 0 (64-bit mode without paging exists only here). 16 bits are real mode."""
 
-    def __init__(self, bits: int) -> None:
+    def __init__(self, bits: int, backend: str = "reference") -> None:
         self.s = new_state()
         self.ram = ctypes.create_string_buffer(RAM)
         self.keep = twins.attach(self.s, self.ram)
@@ -80,6 +113,8 @@ class Machine:
         tlb.flush_all(s)
         mode.update(s)
         self.bits, self.concrete = bits, Concrete(s)
+        self.engine = None if backend == "reference" else Engine(s, NoDevices(), s.ram, backend)
+        self.last = b""
 
     def step(self, code: bytes) -> Form:
         """Decode and execute the instruction `code` at CODE; a fault stays noted in FAULT_VECTOR."""
@@ -91,8 +126,21 @@ class Machine:
         words = s[RECORD : RECORD + rc.WORDS]
         assert words[rc.PACKED] >> rc.LENGTH & 0xFF == len(code), f"{code.hex(' ')} has another length"
         form = forms()[words[rc.PACKED] & 0xFFFF]
-        self.concrete.execute(form, words)
+        if self.engine is None:
+            self.concrete.execute(form, words)
+        else:
+            self._run_native(self.engine, code)
         return form
+
+    def _run_native(self, engine: Engine, code: bytes) -> None:
+        """One instruction, which must not fault, in generated code."""
+        s = self.s
+        if code != self.last:
+            engine._flush(engine._address)
+            self.last = code
+        s[ICOUNT_LIMIT] = s[ICOUNT] + 1
+        reason = engine.run()
+        assert reason == Exit.BUDGET, f"{code.hex(' ')}: {reason.name}"
 
     def run(self, code: bytes, given: Situation) -> tuple[Situation, Form]:
         """Execute one instruction."""
@@ -147,7 +195,7 @@ class Other:
         gpr = [uc.reg_read(r) for r in self.registers]
         gpr += list(given.gpr[len(gpr) :])
         flags = uc.reg_read(ux.UC_X86_REG_EFLAGS)
-        if self.vector < 0 and uc.reg_read(self.rip) == CODE:
+        if self.vector == DF or (self.vector < 0 and uc.reg_read(self.rip) == CODE):
             self.vector = UNKNOWN  # some exceptions stop it without a word
         memory = bytes(uc.mem_read(DATA, STACK + 0x1000 - DATA))
         return Situation(tuple(gpr), flags, uc.reg_read(self.rip), memory, self.vector)

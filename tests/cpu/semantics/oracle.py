@@ -143,9 +143,12 @@ def run_host(code: bytes, given: Operands) -> Operands:
 
 
 # ---- pyemu ---------------------------------------------------------------------------------------------------------
+BACKENDS = ("reference", "interp", "jit")
+
+
 @cache
-def _machine() -> Machine:
-    return Machine(64)
+def _machine(backend: str) -> Machine:
+    return Machine(64, backend)
 
 
 def load(s: State, given: Operands) -> None:
@@ -162,9 +165,9 @@ def load(s: State, given: Operands) -> None:
     s[MXCSR] = given.mxcsr
 
 
-def run_pyemu(code: bytes, given: Operands) -> tuple[Operands, Form]:
-    """Execute one instruction on the reference back end; it must not fault."""
-    m = _machine()
+def run_pyemu(code: bytes, given: Operands, backend: str = "reference") -> tuple[Operands, Form]:
+    """Execute one instruction on a back end; it must not fault."""
+    m = _machine(backend)
     s = m.s
     load(s, given)
     m.ram[DATA : DATA + MEMORY] = given.memory
@@ -193,10 +196,10 @@ def defined_flags(form: Form) -> int:
     return mask
 
 
-def check(text: str, given: Operands) -> None:
+def check(text: str, given: Operands, backend: str = "reference") -> None:
     """The instruction leaves the same on both."""
     code = assemble(text)
-    ours, form = run_pyemu(code, given)
+    ours, form = run_pyemu(code, given, backend)
     theirs = run_host(code, given)
     found = ours.differences(theirs, defined_flags(form))
     assert not found, f"{text} ({code.hex(' ')}, {form.name}): pyemu != host\n{found}\nfrom {given}"

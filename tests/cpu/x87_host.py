@@ -1,0 +1,137 @@
+"""Runs x87 instructions on the host CPU and in pyemu from the same complete x87 state, for comparison.
+
+An `Image` is everything that an x87 instruction may read or write: registers in stack order, control, status and abridged
+tag words, a memory operand at [rdi + 112], RAX and RFLAGS. The host loads it with FRSTOR and reads it back with FNSAVE.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
+
+from pyemu.cpu import flags
+from pyemu.cpu.reference import Reference
+from pyemu.cpu.state import (
+    FAULT_VECTOR, FCW, FDP, FIP, FOP, FPR, FSW, FTW, GPR, ICOUNT_LIMIT, M64, RAX, RDI, RIP, State,
+)  # fmt: skip
+from tests.cpu import system_setup
+from tests.cpu.softfloat_host import HostLoop
+
+MEMORY = 112  # offset of the memory operand
+MEMORY_SIZE = 128
+AREA = 0x20000  # where RDI points in pyemu
+ARITHMETIC_FLAGS = flags.ARITHMETIC
+
+_OUT, _RAX, _RFLAGS, _SIZE = 240, 352, 360, 368
+_LOAD = bytes.fromhex("dd27 488b87 60010000 ffb7 68010000 9d".replace(" ", ""))
+_STORE = bytes.fromhex("9c 8f87 68010000 ddb7 f0000000 488987 60010000 4881c7 70010000 48ffce".replace(" ", ""))
+_EPILOGUE = bytes.fromhex("dbe3c3")
+
+
+@dataclass
+class Image:
+    """The state around one instruction."""
+
+    st: list[int] = field(default_factory=lambda: [0] * 8)
+    control: int = 0x37F
+    status: int = 0
+    tags: int = 0  # bit n: physical register n isn't empty
+    memory: bytes = bytes(16)
+    rax: int = 0
+    rflags: int = 0x202
+
+    def top(self) -> int:
+        """TOP."""
+        return self.status >> 11 & 7
+
+
+@cache
+def _loop(code: bytes) -> HostLoop:
+    return HostLoop(b"", _LOAD, code, _STORE, _EPILOGUE)
+
+
+def _full_tags(tags: int) -> int:
+    """FRSTOR only looks at which registers are empty."""
+    return sum(3 << 2 * n for n in range(8) if not tags >> n & 1)
+
+
+def _abridged(word: int) -> int:
+    return sum(1 << n for n in range(8) if word >> 2 * n & 3 != 3)
+
+
+def run_host(code: bytes, images: Sequence[Image]) -> list[Image]:
+    """Execute `code` from each image; an image must have no unmasked pending exception."""
+    records = b""
+    for image in images:
+        record = bytearray(_SIZE)
+        struct.pack_into("<III", record, 0, image.control, image.status, _full_tags(image.tags))
+        for n, bits in enumerate(image.st):
+            record[28 + 10 * n : 38 + 10 * n] = bits.to_bytes(10, "little")
+        record[MEMORY : MEMORY + len(image.memory)] = image.memory
+        struct.pack_into("<QQ", record, _RAX, image.rax, image.rflags)
+        records += record
+    data = _loop(code).run(records, len(images))
+    results = []
+    for number, image in enumerate(images):
+        record = bytearray(data[_SIZE * number : _SIZE * (number + 1)])
+        control, status, tags = (word & 0xFFFF for word in struct.unpack_from("<III", record, _OUT))
+        st = [int.from_bytes(record[_OUT + 28 + 10 * n : _OUT + 38 + 10 * n], "little") for n in range(8)]
+        rax, rflags = struct.unpack_from("<QQ", record, _RAX)
+        memory = bytes(record[MEMORY : MEMORY + len(image.memory)])
+        results.append(Image(st, control, status, _abridged(tags), memory, rax, rflags & ARITHMETIC_FLAGS))
+    return results
+
+
+class Emulated:
+    """pyemu in 64-bit mode, one instruction at a time."""
+
+    def __init__(self) -> None:
+        self.machine = system_setup.long()
+        self.s: State = self.machine.s
+        self.reference = Reference(self.s, self.s.host if hasattr(self.s, "host") else None, self.s.ram)  # type: ignore[arg-type]
+        self.s[ICOUNT_LIMIT] = M64
+
+    def load(self, image: Image) -> None:
+        """Make the image the processor's state."""
+        s = self.s
+        s[FCW], s[FSW], s[FTW] = image.control, image.status, image.tags
+        s[FOP] = s[FIP] = s[FDP] = 0
+        for n, bits in enumerate(image.st):
+            at = FPR + 2 * (image.top() + n & 7)
+            s[at], s[at + 1] = bits & M64, bits >> 64
+        self.machine.ram[AREA + MEMORY : AREA + MEMORY + len(image.memory)] = image.memory
+        s[GPR + RAX], s[GPR + RDI] = image.rax, AREA
+        flags.set_eflags(s, image.rflags, M64)
+
+    def read(self, image: Image) -> Image:
+        """The processor's state, with as much memory as `image` has."""
+        s = self.s
+        top = s[FSW] >> 11 & 7
+        words = [FPR + 2 * (top + n & 7) for n in range(8)]
+        st = [s[at] | s[at + 1] << 64 for at in words]
+        memory = self.machine.ram[AREA + MEMORY : AREA + MEMORY + len(image.memory)]
+        rflags = flags.eflags(s) & ARITHMETIC_FLAGS
+        return Image(st, s[FCW], s[FSW], s[FTW], bytes(memory), s[GPR + RAX], rflags)
+
+    def step(self, code: bytes) -> int:
+        """Execute one instruction; -1, or the vector that it raised."""
+        s = self.s
+        start = system_setup.CODE
+        self.machine.ram[start : start + len(code)] = code
+        s[RIP] = start
+        words = self.reference._fetch()
+        if words is not None and not self.reference.concrete.execute(self.reference.forms[words[4] & 0xFFFF], words):
+            assert s[RIP] == start + len(code)
+            return -1
+        return int(s[FAULT_VECTOR])
+
+    def run(self, code: bytes, images: Sequence[Image]) -> list[Image]:
+        """What run_host() does; no instruction may raise an exception."""
+        results = []
+        for image in images:
+            self.load(image)
+            assert self.step(code) == -1
+            results.append(self.read(image))
+        return results
