@@ -169,7 +169,8 @@ def page_of(s: State, linear: int, access: int) -> int:
     the element by element path will meet it again, at the right place."""
     e = tlb.entry(linear, s[MMU])
     if s[e + access] == linear & tlb.PAGE:  # what generated code checks: no flags, so neither MMIO nor translated code
-        return (linear + s[e + tlb.ADDEND] - s[RAM_BASE]) & M64
+        plain: int = (linear + s[e + tlb.ADDEND] - s[RAM_BASE]) & M64
+        return plain
     address = memory.ram_page(s, linear, access)
     s[FAULT_VECTOR] = NO_FAULT
     return address

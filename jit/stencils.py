@@ -88,9 +88,9 @@ class StencilEmitter(Emitter):
         raise NoStencilError
 
     def _wide_immediate(self) -> bool:
-        return any(o.kind == "imm" and o.size == 8 and o.source == "imm" for o in self.form.operands) and (
-            self.form.row.encoding == "B8+r"
-        )
+        """Is the immediate encoded in 64 bits (MOV r64, imm64)?"""
+        codes = self.form.row.operands.split(",")
+        return self.form.size == 8 and "Iv" in codes
 
     def read(self, operand):  # type: ignore[no-untyped-def]
         if operand.kind == "imm" and operand.source == "imm" and operand.size == 4:
@@ -278,7 +278,10 @@ def function(owner: ModuleCompiler, name: str) -> ir.Function:
 
 
 def hole(owner: ModuleCompiler, b: ir.IRBuilder, name: str) -> ir.Value:
-    """ptrtoint of a hole's symbol."""
+    """The value of a hole: ptrtoint of its symbol. One of 64 bits is loaded by hand, because LLVM takes any symbol to fit
+    the 32-bit immediate of a store (small code model)."""
+    if _RANGE.get(name) == _ANY:
+        return b.asm(ir.FunctionType(I64, []), f"movabsq $$hole_{name}, $0", "=r", [], False)
     symbol = owner.module.globals.get(f"hole_{name}") or ir.GlobalVariable(owner.module, I8, f"hole_{name}")
     return b.ptrtoint(symbol, I64)
 

@@ -1,4 +1,4 @@
-"""A processor with descriptor tables, stacks and page tables laid out in a little RAM, for tests of segmentation and events.
+"""A processor with descriptor tables, stacks and page tables in a little RAM, for tests of segmentation and events.
 
 Handlers of vector v start at HANDLERS + 16 v. Every mode has the same GDT, so that selectors mean the same in all.
 """
