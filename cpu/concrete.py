@@ -1,6 +1,7 @@
 """The reference back end: instruction definitions executed on Python integers, one instruction at a time.
 
-Slow and plain on purpose: it is the oracle of the others, what single-step explanation runs on, and the easiest place to
+Slow and plain on purpose: it is the oracle of the others, what single-step explanation runs on, and the easiest place
+to
 read how an instruction happens. Floating point is computed by softfloat.py.
 """
 

@@ -1,8 +1,11 @@
 """The arithmetic flags, which are lazy: two words say all six, without an operation code.
 
-CC_DST ("result"): ZF is result == 0; SF starts as its top bit; PF starts as even parity of its low byte. Results narrower
-than 64 bits are sign-extended. CC_SRC ("carry word"): CF, AF and OF at their places in RFLAGS (SDM 1, 3.4.3); its bits at
-the places of PF and SF invert them, so that any combination of flags can be written down: result 0 or 1, the rest in the word.
+CC_DST ("result"): ZF is result == 0; SF starts as its top bit; PF starts as even parity of its low byte. Results
+narrower
+than 64 bits are sign-extended. CC_SRC ("carry word"): CF, AF and OF at their places in RFLAGS (SDM 1, 3.4.3); its
+bits at
+the places of PF and SF invert them, so that any combination of flags can be written down: result 0 or 1, the rest in
+the word.
 A writer stores two values, a reader needs one or two operations, and nobody has to know who wrote last.
 """
 

@@ -1,7 +1,8 @@
 """What instruction definitions see: operands, memory, flags, stack, control flow, on top of a builder.
 
 Rules of the contract. Reads see the state as it was when the instruction began. Register and flag writes are queued and
-committed when the definition returns. Stores happen at once, so they come after everything that can fault; with two stores
+committed when the definition returns. Stores happen at once, so they come after everything that can fault; with two
+stores
 the first probes the second's address (`probe_write`). `call` runs mechanism code, which reads and writes the state
 directly: an instruction that calls should leave the rest to it, and take its result with `value()`.
 """
@@ -24,7 +25,8 @@ STACK_ACCESS = 4  # access through SS: #SS instead of #GP for a non-canonical ad
 
 
 class Instruction(Builder):
-    """One instruction being executed (Concrete) or compiled (LLVM). `size` is its operand size in bytes (0 if irrelevant)."""
+    """One instruction being executed (Concrete) or compiled (LLVM). `size` is its operand size in bytes (0 if
+    irrelevant)."""
 
     form: Form
 

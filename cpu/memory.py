@@ -1,6 +1,7 @@
 """Loads and stores at linear addresses, through the TLB. Mechanism subset.
 
-`read` and `write` return 0, or 1 with a fault raised; a value comes in State[VALUE]. They handle everything: misses, MMIO, ROM,
+`read` and `write` return 0, or 1 with a fault raised; a value comes in State[VALUE]. They handle everything: misses,
+MMIO, ROM,
 accesses that cross a page, pages that hold translated code. Generated code repeats only the hit on plain RAM.
 """
 
@@ -45,7 +46,8 @@ def read_slow(s: State, linear: int, size: int, access: int) -> int:
 
 
 def read_split(s: State, linear: int, size: int, access: int, first: int) -> int:
-    """A read across a page boundary: `first` bytes lie in the first page. Both pages are checked before a byte is read."""
+    """A read across a page boundary: `first` bytes lie in the first page. Both pages are checked before a byte is
+    read."""
     mmu = paging.mmu_index(s, access)
     if lookup(s, linear, access, mmu):
         return 1
@@ -57,7 +59,7 @@ def read_split(s: State, linear: int, size: int, access: int, first: int) -> int
         s[VALUE + 1] = s[VALUE]
         return read_slow(s, linear, 8, access)
     value = 0
-    for n in range(0, size):
+    for n in range(size):
         if read_slow(s, (linear + n) & M64, 1, access):
             return 1
         value = value | s[VALUE] << (8 * n)
@@ -103,7 +105,7 @@ def write_split(s: State, linear: int, size: int, value: int, access: int, first
         return 1
     if lookup(s, (linear + first) & M64, access, mmu):
         return 1
-    for n in range(0, size):
+    for n in range(size):
         if write_slow(s, (linear + n) & M64, 1, (value >> (8 * n)) & 0xFF, access):
             return 1
     return 0
@@ -138,7 +140,8 @@ def probe(s: State, linear: int, size: int, access: int) -> int:
 
 
 def ram_page(s: State, linear: int, access: int) -> int:
-    """Physical address behind `linear` if it is RAM or ROM (RAM only, for a write) that may be accessed, else NO_PAGE: then
+    """Physical address behind `linear` if it is RAM or ROM (RAM only, for a write) that may be accessed, else
+    NO_PAGE: then
     either a fault is raised (FAULT_VECTOR) or the access must go through read() and write()."""
     mmu = paging.mmu_index(s, access)
     if lookup(s, linear, access, mmu):

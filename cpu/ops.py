@@ -11,7 +11,8 @@ has one (`0F 01 F8`, `D9 E8`), a leading mandatory prefix `NP`, `66`, `F3`, `F2`
 Operands, as in SDM 2, appendix A: an addressing letter and a type letter (`Ev`, `Gb`, `Iz`, `Wdq`), or a fixed
 register (`AL`, `rAX`, `CL`, `DX`, `1`).
 
-`flags` is what happens to CF PF AF ZF SF OF: "" nothing, "r" read, "w" all written, "m" some written (so all are also read).
+`flags` is what happens to CF PF AF ZF SF OF: "" nothing, "r" read, "w" all written, "m" some written (so all are
+also read).
 `undefined` names flags that the SDM leaves undefined. Not here: byte-level decoding (decode/), meaning (semantics/).
 """
 
@@ -150,7 +151,8 @@ def parse_encoding(text: str) -> Encoding:
 _FIXED = {
     "AL": ("reg", 1, 0), "CL": ("reg", 1, 1), "AX": ("reg", 2, 0), "DX": ("reg", 2, 2), "eAX": ("reg", -2, 0),
     "rAX": ("reg", -1, 0), "1": ("one", 1, 0), "ST0": ("st", 10, 0), "XMM0": ("xmm", 16, 0),
-    "ES": ("seg", 2, 0), "CS": ("seg", 2, 1), "SS": ("seg", 2, 2), "DS": ("seg", 2, 3), "FS": ("seg", 2, 4), "GS": ("seg", 2, 5),
+    "ES": ("seg", 2, 0), "CS": ("seg", 2, 1), "SS": ("seg", 2, 2), "DS": ("seg", 2, 3),
+    "FS": ("seg", 2, 4), "GS": ("seg", 2, 5),
 }  # fmt: skip
 _SIZES = {"b": 1, "w": 2, "d": 4, "q": 8, "dq": 16, "x": 16, "ps": 16, "pd": 16, "ss": 4, "sd": 8, "t": 10, "": 0}
 _VARIABLE = ("v", "z", "y", "p", "s", "a")
@@ -259,7 +261,7 @@ def expand(row: Row, first: int) -> list[Form]:
     choices = (False, True) if either else (only_memory,)
     if encoding.modrm_byte >= 0:
         choices = (False,)
-    forms = []
+    forms: list[Form] = []
     for size in operand_sizes(row):
         for memory in choices:
             operands = tuple(_operand(c, size, memory, row, encoding.plus_r) for c in codes)

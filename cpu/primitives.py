@@ -120,5 +120,6 @@ def code_page_flag(s: State, page: int) -> int:
 
 
 def mappings_changed(s: State, kernel_too: int) -> int:
-    """Linear addresses (of the lower half, or all) may lead elsewhere: the native back ends drop what they know of them."""
+    """Linear addresses (of the lower half, or all) may lead elsewhere: the native back ends drop what they know of
+    them."""
     return 0

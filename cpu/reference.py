@@ -1,6 +1,7 @@
 """The reference interpreter: decodes and executes one instruction after another in plain Python.
 
-It has the same shape as the native loop (jit/loop.py) and calls the same mechanism code. Decoded instructions are kept by
+It has the same shape as the native loop (jit/loop.py) and calls the same mechanism code. Decoded instructions are
+kept by
 physical address and mode as long as their bytes stay the same.
 """
 
@@ -97,7 +98,7 @@ class Reference:
         s[FETCH_PHYS], s[FETCH_PHYS2] = phys, NO_PAGE
         if decode(s, rip, linear, mode & md.CODE64, (mode & md.CODE32) >> 1):
             return None
-        words = s[RECORD : RECORD + rc.WORDS]
+        words = [s[RECORD + k] for k in range(rc.WORDS)]
         if not near_end:
             length = words[rc.PACKED] >> rc.LENGTH & 0xFF
             self.known[key] = bytes(s.ram[phys : phys + length]), words

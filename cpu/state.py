@@ -9,13 +9,15 @@ hot fields come first so that their offsets fit an 8-bit displacement. Not here:
 from __future__ import annotations
 
 import ctypes
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pyemu.cpu.host import Host
 
 
-class Field(NamedTuple):
+@dataclass(frozen=True)
+class Field:
     """One declared field: `count` words from word `index`."""
 
     name: str
@@ -115,7 +117,7 @@ VEC = _field("vec", 32 * 8, "ZMM0-31, 8 words each, lowest first")
 OPMASK = _field("opmask", 8, "k0-k7")
 
 # ---- events ---------------------------------------------------------------------------------------------------
-IRQ_PENDING = _field("irq_pending", 1, "level: the interrupt controllers have a vector to deliver; other threads write it")
+IRQ_PENDING = _field("irq_pending", 1, "level: a controller has a vector to deliver; other threads write it")
 NMI_PENDING = _field("nmi_pending", 1, "an NMI waits; other threads set it")
 NMI_BLOCKED = _field("nmi_blocked", 1, "NMIs are blocked until IRET")
 HALTED = _field("halted", 1, "HLT executed and no event since")
@@ -127,7 +129,7 @@ FAULT_DR6 = _field("fault_dr6", 1, "DR6 bits to set, for debug exceptions")
 EXIT_REASON = _field("exit_reason", 1, "why the run stopped (host.Exit)")
 EXIT_INFO = _field("exit_info", 4, "details of the stop")
 FAULT_CHAIN = _field("fault_chain", 8, "last exceptions of a triple fault, oldest first; format in interrupts.py")
-FRAME = _field("frame", 48, "scratch: the stack frame or task state that a transfer of control is about to store or load")
+FRAME = _field("frame", 48, "scratch: the stack frame or task state that a transfer of control stores or loads")
 
 # ---- instruction being decoded (see decode/record.py) -----------------------------------------------------------
 RECORD = _field("record", 8, "the record that decode() fills")
@@ -144,7 +146,7 @@ WALK_PHYS = _field("walk_phys", 1, "page walk: physical address of the 4 KiB pag
 WALK_RIGHTS = _field("walk_rights", 1, "page walk: TLB rights and flags (tlb.py)")
 HOST_CALLS = _field("host_calls", 16, "addresses of the callbacks into the machine, for native code (host.py)")
 JIT = _field("jit", 64, "private words of the native back ends (jit/runtime.py)")
-CODE_BITMAP = _field("code_bitmap", 1, "host address of one byte per physical page: nonzero if it holds translated code")
+CODE_BITMAP = _field("code_bitmap", 1, "host address of a byte per physical page: nonzero if it holds translated code")
 STATS = _field("stats", 32, "counters (jit/runtime.py)")
 TLB_LOG_COUNT = _field("tlb_log_count", 1, "entries in the flush log")
 LARGE_LOW = _field("large_low", 1, "a large page of the lower half is in the TLB, so INVLPG there flushes all")
@@ -173,6 +175,10 @@ class State(ctypes.c_uint64 * WORDS):  # type: ignore[misc]
 
     ram: memoryview
     host: Host
+
+    if TYPE_CHECKING:
+
+        def __getitem__(self, index: int) -> int: ...
 
 
 def new_state() -> State:

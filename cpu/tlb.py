@@ -1,7 +1,9 @@
 """The software TLB: one direct-mapped table for each MMU index, the same in every back end.
 
-An entry is four words: read tag, write tag, exec tag, addend. A tag is the page's linear address, with flag bits in its low
-12 that make it differ from any page address where the inline check must not succeed; INVALID grants nothing. Host address =
+An entry is four words: read tag, write tag, exec tag, addend. A tag is the page's linear address, with flag bits in
+its low
+12 that make it differ from any page address where the inline check must not succeed; INVALID grants nothing. Host
+address =
 linear + addend (RAM, ROM); for MMIO the same formula minus RAM_BASE gives the physical address. Mechanism subset.
 
 MMU indices: 0 supervisor that SMAP keeps off user pages, 1 user, 2 supervisor that may touch them.
@@ -73,7 +75,7 @@ def flush(s: State) -> int:
     """Drop the non-global entries (MOV to CR3)."""
     if s[TLB_LOG_COUNT] > TLB_LOG_SIZE:
         return flush_all(s)
-    for i in range(0, s[TLB_LOG_COUNT]):
+    for i in range(s[TLB_LOG_COUNT]):
         clear_entry(s, s[TLB_LOG + i])
     s[TLB_LOG_COUNT] = 0
     mappings_changed(s, s[LOCAL_HIGH_CODE])
@@ -85,7 +87,7 @@ def flush_page(s: State, linear: int) -> int:
     """INVLPG: drop a page's entries; all of them where large pages have been seen on that side of the address space."""
     if s[LARGE_HIGH if linear >> 63 else LARGE_LOW]:
         return flush_all(s)
-    for mmu in range(0, MMU_COUNT):
+    for mmu in range(MMU_COUNT):
         clear_entry(s, entry(linear, mmu))
     mappings_changed(s, linear >> 63)
     return 0
@@ -122,7 +124,8 @@ def fill(s: State, linear: int, mmu: int, page: int, rights: int, user_ok: int, 
 
 
 def protect_code_page(s: State, page: int) -> int:
-    """Make writes to a physical page take the slow path, in entries that exist already: it now holds translated code."""
+    """Make writes to a physical page take the slow path, in entries that exist already: it now holds translated
+    code."""
     host = (s[RAM_BASE] + page) & M64
     for e in range(TLB, TLB + MMU_COUNT * TLB_ENTRIES * TLB_ENTRY_WORDS, TLB_ENTRY_WORDS):
         tag = s[e + WRITE_TAG]

@@ -5,7 +5,8 @@ builder is one back end: `Concrete` (Python integers, concrete.py) and the LLVM 
 because it is said in terms of values (operand access, lazy flags, conditions), stands in `Instruction`
 (instruction.py).
 
-Arithmetic wraps at the width. Comparisons give width 1. `<<` and `>>` are logical; a count of the width or more gives 0.
+Arithmetic wraps at the width. Comparisons give width 1. `<<` and `>>` are logical; a count of the width or more gives
+0.
 A plain int operand takes the other side's width. There is no `if` on a value: use `select`.
 """
 
@@ -225,7 +226,8 @@ class Builder(ABC):
 
     @abstractmethod
     def convert(self, name: str, a: Value, width: int) -> Value:
-        """Number formats: "int_to_float" (signed), "float_to_int" (MXCSR rounding), "float_to_int_trunc", "float_to_float";
+        """Number formats: "int_to_float" (signed), "float_to_int" (MXCSR rounding), "float_to_int_trunc",
+        "float_to_float";
         integer indefinite and exception flags as SSE2 has them. Width is the result's."""
 
     @abstractmethod

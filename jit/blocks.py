@@ -1,7 +1,8 @@
 """Blocks: runs of decoded instructions, found by physical address and mode, dropped when their bytes change.
 
 Native mechanism code; memory is the arena that layout.py describes. A block is keyed by physical address, RIP, CS base
-and mode word, ends at a control transfer, at the page's end, or at MAX_INSTRUCTIONS. Its last instruction may reach into the next
+and mode word, ends at a control transfer, at the page's end, or at MAX_INSTRUCTIONS. Its last instruction may reach
+into the next
 page. Not here: running blocks (loop.py), translating them (translator.py).
 """
 
@@ -99,9 +100,9 @@ def lookup(s: State) -> int:
 
 def flush(s: State) -> int:
     """Forget every block: the arena starts again."""
-    for i in range(0, ly.HASH_SIZE):
+    for i in range(ly.HASH_SIZE):
         poke64(s[ly.HASH] + 8 * i, 0)
-    for page in range(0, s[ly.PAGE_COUNT]):
+    for page in range(s[ly.PAGE_COUNT]):
         if peek8(s[CODE_BITMAP] + page):
             poke8(s[CODE_BITMAP] + page, 0)
             poke64(s[ly.PAGES] + page * (8 * ly.PAGE_WORDS) + 8 * ly.P_BLOCKS, 0)
@@ -162,7 +163,7 @@ def build(s: State, phys: int, rip: int, linear: int) -> int:
     poke64(block + 8 * ly.B_BYTES, offset)
     poke64(block + 8 * ly.B_PAGE2, NO_PAGE)
     poke64(block + 8 * ly.B_INCOMING, 0)
-    for k in range(0, count):
+    for k in range(count):
         poke8(block + ly.B_SIZE + k * ly.RECORD_SIZE + 8 * rc.PACKED + ly.COUNT_SHIFT // 8, count)
     s[ly.ARENA_NEXT] = record
     s[ly.STAT_BLOCKS] += 1
@@ -183,7 +184,8 @@ def build(s: State, phys: int, rip: int, linear: int) -> int:
 
 
 def enter_page(s: State, block: int, link: int, phys: int, length: int) -> int:
-    """List a block on a page and mark the bytes that it came from. Links carry which of the block's two they are in bit 0."""
+    """List a block on a page and mark the bytes that it came from. Links carry which of the block's two they are in
+    bit 0."""
     words = page_words(s, phys)
     page = phys >> 12
     if peek8(s[CODE_BITMAP] + page) == 0:

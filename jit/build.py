@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from pyemu.jit.stencils import Stencil
 
 SHARD = 120  # handlers a module
-ROOTS = ("pyemu.jit.loop.run", "pyemu.jit.blocks.flush", "pyemu.jit.blocks.written", "pyemu.cpu.tlb.flush_all", "pyemu.cpu.tlb.flush")
+ROOTS = (
+    "pyemu.jit.loop.run", "pyemu.jit.blocks.flush", "pyemu.jit.blocks.written", "pyemu.cpu.tlb.flush_all",
+)  # fmt: skip
 
 
 @dataclass
@@ -63,7 +65,6 @@ def _build() -> tuple[bytes, dict[str, int], list[int], bytes, bytes]:
     from pyemu.cpu.ops import build_table
     from pyemu.jit import elf
     from pyemu.jit.stencil_table import serialise
-    from pyemu.jit.stencils import Stencil
 
     table = build_table()
     count = len(table.forms)
@@ -160,14 +161,16 @@ def compile_mechanism(names: list[str]) -> bytes:
 
 
 # What LLVM calls for llvm.memcpy and llvm.memset; the image has no library behind it.
-MEMORY_FUNCTIONS = """
-define ptr @memcpy(ptr %to, ptr %from, i64 %n) nounwind {
-  call void asm sideeffect "rep movsb", "{di},{si},{cx},~{di},~{si},~{cx},~{memory},~{dirflag},~{fpsr},~{flags}"(ptr %to, ptr %from, i64 %n)
+_CLOBBERS = "~{memory},~{dirflag},~{fpsr},~{flags}"
+MEMORY_FUNCTIONS = f"""
+define ptr @memcpy(ptr %to, ptr %from, i64 %n) nounwind {{
+  call void asm sideeffect "rep movsb", "{{di}},{{si}},{{cx}},~{{di}},~{{si}},~{{cx}},{_CLOBBERS}"(
+    ptr %to, ptr %from, i64 %n)
   ret ptr %to
-}
-define ptr @memset(ptr %to, i32 %byte, i64 %n) nounwind {
+}}
+define ptr @memset(ptr %to, i32 %byte, i64 %n) nounwind {{
   %b = trunc i32 %byte to i8
-  call void asm sideeffect "rep stosb", "{di},{al},{cx},~{di},~{cx},~{memory},~{dirflag},~{fpsr},~{flags}"(ptr %to, i8 %b, i64 %n)
+  call void asm sideeffect "rep stosb", "{{di}},{{al}},{{cx}},~{{di}},~{{cx}},{_CLOBBERS}"(ptr %to, i8 %b, i64 %n)
   ret ptr %to
-}
+}}
 """

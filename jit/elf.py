@@ -1,7 +1,9 @@
 """Reads relocatable x86-64 ELF objects, and links several into one position-independent image.
 
-Only what LLVM emits for our modules is understood (ELF-64 specification; System V ABI for AMD64, table 4.9); anything else
-is an error when the image is built, never at run time. Undefined symbols are an error too: the image needs no libraries.
+Only what LLVM emits for our modules is understood (ELF-64 specification; System V ABI for AMD64, table 4.9); anything
+else
+is an error when the image is built, never at run time. Undefined symbols are an error too: the image needs no
+libraries.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ class LinkError(Exception):
 
 @dataclass
 class Relocation:
-    """`kind` at byte `offset` of its section refers to a symbol, or to a section of the same object (`section` >= 0)."""
+    """`kind` at byte `offset` of its section refers to a symbol, or to a section of the same object (`section` >=
+    0)."""
 
     offset: int
     kind: int

@@ -1,8 +1,11 @@
-"""Instruction definitions as LLVM IR: the builder behind the native interpreter's handlers and the translator's stencils.
+"""Instruction definitions as LLVM IR: the builder behind the native interpreter's handlers and the translator's
+stencils.
 
-`Emitter` lowers values and effects; where operands come from is left to two methods of its children: `Handler` (here) takes
+`Emitter` lowers values and effects; where operands come from is left to two methods of its children: `Handler` (here)
+takes
 them from the decoded record at run time, the stencil builder (stencils.py) from link-time holes. A handler is
-`i64 handler(State*, record*)`: 0 the next instruction follows, 1 a fault is raised and nothing is committed, 2 RIP is set.
+`i64 handler(State*, record*)`: 0 the next instruction follows, 1 a fault is raised and nothing is committed, 2 RIP is
+set.
 Not here: what instructions mean (cpu/semantics), mechanism code (subset.py).
 """
 
@@ -239,7 +242,7 @@ class Emitter(Instruction):
         self._load_mxcsr(I32(DEFAULT_MXCSR))
         self.mxcsr_slot = None
         unmasked = b.and_(raised, b.not_(b.lshr(guest, I32(7))))
-        before = b.and_(unmasked, I32(7))  # invalid, denormal, divide: found before the operation, the others are not set
+        before = b.and_(unmasked, I32(7))  # invalid, denormal, divide come before the operation: no others then
         raised = b.select(b.icmp_unsigned("!=", before, I32(0)), b.and_(raised, I32(7)), raised)
         b.store(b.or_(guest, raised), self._word_pointer(MXCSR))
         vector = self.state(CR4).bit(10).select(self.const(XM, 64), self.const(UD, 64))
@@ -291,7 +294,8 @@ class Emitter(Instruction):
     def convert(self, name: str, a: Value, width: int) -> Value:
         self._begin_float()
         if isinstance(a.payload.type, ir.VectorType):
-            lanes = self._lanes(a.payload, None, lambda p, _: self.convert(name, Value(self, p, a.width), width).payload)
+            one = lambda p, _: self.convert(name, Value(self, p, a.width), width).payload  # noqa: E731
+            lanes = self._lanes(a.payload, None, one)
             return Value(self, lanes, width)
         source, target = self._float_letter(a.width), self._float_letter(width)
         if name == "int_to_float":

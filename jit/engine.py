@@ -1,6 +1,7 @@
 """The native accelerator: owns the image, the arenas and the callbacks of one vCPU, and runs it.
 
-`Engine(state, host, ram, mode).run()` is what the machine's run loop calls, on the vCPU's thread; native code runs without
+`Engine(state, host, ram, mode).run()` is what the machine's run loop calls, on the vCPU's thread; native code runs
+without
 the GIL and takes it only in callbacks.
 """
 

@@ -54,7 +54,7 @@ class CodeCache:
         self.write_address, self.address = address_of(self.writable), address_of(self.executable)
         if _libc.mprotect(self.address, size, mmap.PROT_READ | mmap.PROT_EXEC):
             reason = os.strerror(ctypes.get_errno())
-            raise ExecutableMemoryError(f"this host refuses executable memory ({reason}): use -accel interp or reference")
+            raise ExecutableMemoryError(f"this host refuses executable memory ({reason}): use -accel reference")
 
 
 class Array:

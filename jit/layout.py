@@ -38,7 +38,10 @@ HASH_BITS = 16
 HASH_SIZE = 1 << HASH_BITS
 
 # ---- a block: header words, then the records of its instructions ----------------------------------------------
-B_RIP, B_PHYS, B_MODE, B_CS_BASE, B_COUNT, B_HASH_NEXT, B_CODE, B_PAGE_NEXT, B_PAGE2, B_PAGE2_NEXT, B_BYTES, B_INCOMING = range(12)
+(
+    B_RIP, B_PHYS, B_MODE, B_CS_BASE, B_COUNT, B_HASH_NEXT, B_CODE, B_PAGE_NEXT, B_PAGE2, B_PAGE2_NEXT, B_BYTES,
+    B_INCOMING,
+) = range(12)  # fmt: skip
 B_WORDS = 12
 B_SIZE = 8 * B_WORDS
 DEAD = 0xFFFFFFFFFFFFFFFF  # B_RIP of an invalidated block
@@ -60,14 +63,16 @@ STAT_NAMES = (
 )  # fmt: skip
 
 # ---- jump cache: two halves (user, kernel addresses) of {tag, code} --------------------------------------------------
-# The tag is RIP with the mode word's 17 bits folded over its sign bits, so one compare checks both: of a canonical address
+# The tag is RIP with the mode word's 17 bits folded over its sign bits, so one compare checks both: of a canonical
+# address
 # those bits are all alike, and no two modes are each other's complement.
 JUMP_CACHE_BITS = 11
 JUMP_CACHE_SIZE = 1 << JUMP_CACHE_BITS
 JUMP_CACHE_MODE_SHIFT = 47
 JUMP_CACHE_BYTES = 2 * JUMP_CACHE_SIZE * 16
 
-# ---- a chain slot: where a block's exit goes ---------------------------------------------------------------------------
+# ---- a chain slot: where a block's exit goes
+# ---------------------------------------------------------------------------
 S_TARGET, S_UNLINKED, S_NEXT, S_RIP, S_BLOCK = range(5)
 S_WORDS = 5
 

@@ -1,6 +1,7 @@
 """The native run loop: looks blocks up, interprets or runs them, delivers faults and interrupts. Mechanism code.
 
-`run(s)` executes until something needs Python, and returns the reason (cpu/host.py, Exit). All architectural state is in State
+`run(s)` executes until something needs Python, and returns the reason (cpu/host.py, Exit). All architectural state
+is in State
 when it returns.
 """
 
@@ -23,21 +24,26 @@ from pyemu.cpu.state import (
     NMI_PENDING,
     NO_FAULT,
     RIP,
+    SHADOW,
     State,
 )
 from pyemu.jit import blocks, translator
 from pyemu.jit import layout as ly
 from pyemu.jit.emit import JUMPED, NEXT
-from pyemu.jit.native import call_code, call_handler, peek64, poke64, shared_word
+from pyemu.jit.native import call_code, call_handler, peek64, shared_word
 
 HALT, REQUEST, BUDGET_USED, SHUTDOWN = Exit.HALT, Exit.REQUEST, Exit.BUDGET, Exit.SHUTDOWN
 DR6_BS = 1 << 14
 
 
-def interpret(s: State, block: int) -> int:
-    """Run a block's instructions one by one. Returns the status of the last: a fault is raised if it is FAULT."""
+def interpret(s: State, block: int, most: int) -> int:
+    """Run up to `most` of a block's instructions one by one. Returns the status of the last: a fault is raised if it is
+    FAULT. A request to leave that a handler caused is seen right after it, so that events land on the same instruction
+    in every back end."""
     count = peek64(block + 8 * ly.B_COUNT)
     left = s[ICOUNT_LIMIT] - s[ICOUNT]
+    if most < left:
+        left = most
     if count > left:
         count = left
     record = block + ly.B_SIZE
@@ -52,7 +58,7 @@ def interpret(s: State, block: int) -> int:
         done = done + 1
         s[ICOUNT] = s[ICOUNT] + 1
         record = record + ly.RECORD_SIZE
-        if s[ly.KILLED]:
+        if s[ly.KILLED] | shared_word(s, EXIT_REQUEST):
             break
     if status == JUMPED:
         s[ICOUNT] = s[ICOUNT] + 1
@@ -92,7 +98,7 @@ def run_code(s: State, block: int) -> int:
     code = peek64(block + 8 * ly.B_CODE)
     if code == 0:
         if peek64(block + 8 * ly.B_RIP) == ly.DEAD:
-            return interpret(s, block)
+            return interpret(s, block, ly.MAX_INSTRUCTIONS)
         if translator.room(s) == 0:
             blocks.flush(s)
             return 0
@@ -101,7 +107,7 @@ def run_code(s: State, block: int) -> int:
         blocks.link(s, block)
         s[ly.EXIT_SLOT] = 0
     if s[ICOUNT] + peek64(block + 8 * ly.B_COUNT) > s[ICOUNT_LIMIT]:
-        return interpret(s, block)
+        return interpret(s, block, ly.MAX_INSTRUCTIONS)
     blocks.enter_jump(s, block)
     s[ly.STAT_LOOKUPS] += 1
     return call_code(s, s[ly.ENTER], code)
@@ -119,10 +125,12 @@ def run(s: State) -> int:
             if after_fault(s):
                 return SHUTDOWN
             continue
-        if s[ly.USE_CODE] and trap == 0:
+        if s[SHADOW] > s[ICOUNT]:
+            interpret(s, block, 1)  # what waits for the end of the interrupt shadow comes right after this instruction
+        elif s[ly.USE_CODE] and trap == 0:
             run_code(s, block)
         else:
-            interpret(s, block)
+            interpret(s, block, ly.MAX_INSTRUCTIONS)
         if s[FAULT_VECTOR] != NO_FAULT:
             if after_fault(s):
                 return SHUTDOWN
@@ -130,6 +138,3 @@ def run(s: State) -> int:
             raise_debug(s, DR6_BS)
             if after_fault(s):
                 return SHUTDOWN
-
-
-__all__ = ["poke64", "run"]

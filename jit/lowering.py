@@ -1,6 +1,7 @@
 """Native twins of the primitives in cpu/primitives.py, and primitives that only native code has.
 
-A lowering takes the function being compiled and its argument values, and emits code. Not here: anything that could be said
+A lowering takes the function being compiled and its argument values, and emits code. Not here: anything that could be
+said
 in the mechanism subset itself.
 """
 
@@ -151,13 +152,13 @@ def _host_tsc(f: FunctionCompiler, args: list[ir.Value]) -> ir.Value:
 def _code_page_written(f: FunctionCompiler, args: list[ir.Value]) -> ir.Value:
     from pyemu.jit import blocks
 
-    return f.b.call(f.owner.declare(blocks.written), args)
+    return f.b.call(f.owner.declare(blocks.written), args)  # type: ignore[arg-type]
 
 
 def _mappings_changed(f: FunctionCompiler, args: list[ir.Value]) -> ir.Value:
     from pyemu.jit import blocks
 
-    return f.b.call(f.owner.declare(blocks.forget_jumps), args)
+    return f.b.call(f.owner.declare(blocks.forget_jumps), args)  # type: ignore[arg-type]
 
 
 LOWERINGS: dict[Any, Lowering] = {

@@ -1,6 +1,7 @@
 """Primitives that exist in native code only: raw memory, calls of generated code. Their meaning is in lowering.py.
 
-Mechanism code of jit/ (blocks, translator, run loop) uses them; it has no twin in Python, so calling one there is a mistake.
+Mechanism code of jit/ (blocks, translator, run loop) uses them; it has no twin in Python, so calling one there is a
+mistake.
 """
 
 from __future__ import annotations

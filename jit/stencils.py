@@ -1,11 +1,16 @@
-"""Stencils: machine code with holes, made once by LLVM from instruction definitions, copied and patched by the translator.
+"""Stencils: machine code with holes, made once by LLVM from instruction definitions, copied and patched by the
+translator.
 
-A stencil is a `preserve_none` function of (state, tmp, a, b) whose operands are link-time symbols (`hole_*`) and which ends
-in a tail call of `cont`; the linker here strips that jump, so that stencils fall through into each other. `tmp` carries the
-effective address from an address stencil to the instruction's own. Anything rare tail-calls `slow`, the instruction's cold
+A stencil is a `preserve_none` function of (state, tmp, a, b) whose operands are link-time symbols (`hole_*`) and
+which ends
+in a tail call of `cont`; the linker here strips that jump, so that stencils fall through into each other. `tmp`
+carries the
+effective address from an address stencil to the instruction's own. Anything rare tail-calls `slow`, the instruction's
+cold
 stub, before it has changed anything: the interpreter's handler then executes the instruction as a whole.
 
-Stencils are for 64-bit mode. A form that calls mechanism code, computes floating point, or stores twice has none, and runs by its
+Stencils are for 64-bit mode. A form that calls mechanism code, computes floating point, or stores twice has none, and
+runs by its
 handler. Not here: choosing and patching them (translator.py), what the stubs jump to (thunks.py).
 """
 
@@ -278,7 +283,8 @@ def function(owner: ModuleCompiler, name: str) -> ir.Function:
 
 
 def hole(owner: ModuleCompiler, b: ir.IRBuilder, name: str) -> ir.Value:
-    """The value of a hole: ptrtoint of its symbol. One of 64 bits is loaded by hand, because LLVM takes any symbol to fit
+    """The value of a hole: ptrtoint of its symbol. One of 64 bits is loaded by hand, because LLVM takes any symbol to
+    fit
     the 32-bit immediate of a store (small code model)."""
     if _RANGE.get(name) == _ANY:
         return b.asm(ir.FunctionType(I64, []), f"movabsq $$hole_{name}, $0", "=r", [], False)

@@ -1,7 +1,9 @@
 """Compiles mechanism code: plain Python functions of unsigned 64-bit words, to LLVM IR.
 
-The functions run as they are in the reference interpreter; here the same source becomes native code. Everything is an i64:
-arithmetic wraps, comparisons and shifts are unsigned, truth is nonzero. A call to another Python function compiles that one
+The functions run as they are in the reference interpreter; here the same source becomes native code. Everything is an
+i64:
+arithmetic wraps, comparisons and shifts are unsigned, truth is nonzero. A call to another Python function compiles
+that one
 too; names and attributes that are not locals are evaluated now, and must be ints, tables (array.array) or functions.
 Primitives (lowering.py) supply what the subset can't say. Not here: instruction definitions (emit.py).
 
@@ -29,7 +31,7 @@ _BINARY: dict[type[ast.operator], str] = {
     ast.FloorDiv: "udiv", ast.Mod: "urem",
 }  # fmt: skip
 _COMPARE: dict[type[ast.cmpop], str] = {
-    ast.Eq: "==", ast.NotEq: "!=", ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.Is: "==", ast.IsNot: "!=",
+    ast.Eq: "==", ast.NotEq: "!=", ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=",
 }  # fmt: skip
 
 Lowering = Callable[["FunctionCompiler", list[ir.Value]], ir.Value]
@@ -46,7 +48,7 @@ def symbol(function: FunctionType) -> str:
 
 def is_state(parameter: inspect.Parameter) -> bool:
     """Is this the parameter that points to the vCPU's words?"""
-    return getattr(parameter.annotation, "__name__", parameter.annotation) == "State"
+    return bool(getattr(parameter.annotation, "__name__", parameter.annotation) == "State")
 
 
 class ModuleCompiler:
@@ -168,10 +170,14 @@ class FunctionCompiler:
     def assign(self, target: ast.expr, value: ir.Value) -> None:
         if isinstance(target, ast.Name):
             self.b.store(value, self.slot(target.id))
-        elif isinstance(target, ast.Subscript) and isinstance(target.value, ast.Name) and target.value.id in self.pointers:
-            self.b.store(value, self.word(self.pointers[target.value.id], target.slice))
+        elif isinstance(target, ast.Subscript) and (pointer := self.pointer(target.value)) is not None:
+            self.b.store(value, self.word(pointer, target.slice))
         else:
             raise self.fail(target, "assignment target is not in the subset")
+
+    def pointer(self, node: ast.expr) -> ir.Value | None:
+        """The state parameter that a name stands for, if it does."""
+        return self.pointers.get(node.id) if isinstance(node, ast.Name) else None
 
     def do_Return(self, node: ast.Return) -> None:
         if node.value is None:
@@ -312,7 +318,7 @@ class FunctionCompiler:
         left, right = self.expression(node.left), self.expression(node.right)
         if isinstance(left, ir.Constant) and isinstance(right, ir.Constant):
             text = ast.Expression(ast.BinOp(ast.Constant(left.constant), node.op, ast.Constant(right.constant)))
-            return I64(eval(compile(ast.fix_missing_locations(text), "", "eval")) & 0xFFFFFFFFFFFFFFFF)  # noqa: S307
+            return I64(eval(compile(ast.fix_missing_locations(text), "", "eval")) & 0xFFFFFFFFFFFFFFFF)
         if isinstance(node.op, ast.LShift | ast.RShift):
             return self.shift(isinstance(node.op, ast.LShift), left, right)
         name = _BINARY.get(type(node.op))
@@ -401,8 +407,8 @@ class FunctionCompiler:
         return self.b.gep(pointer, [self.expression(index)], source_etype=I64)
 
     def on_Subscript(self, node: ast.Subscript) -> ir.Value:
-        if isinstance(node.value, ast.Name) and node.value.id in self.pointers:
-            return self.b.load(self.word(self.pointers[node.value.id], node.slice), typ=I64)
+        if (pointer := self.pointer(node.value)) is not None:
+            return self.b.load(self.word(pointer, node.slice), typ=I64)
         data = self.static(node.value)
         if isinstance(data, array):
             variable, size = self.owner.table(data)

@@ -5,14 +5,15 @@
     thunk.unlinked(state, tmp, slot, -)     a chain slot without a target: tell the loop which, with RIP set
     thunk.leave(state, ...)                 back to the loop, RIP is set
 
-ICOUNT has been charged for the whole block at its start; exec shows a handler the exact count, and takes back what a block
+ICOUNT has been charged for the whole block at its start; exec shows a handler the exact count, and takes back what a
+block
 that ends early has not executed.
 """
 
 from __future__ import annotations
 
 from pyemu.cpu.decode import record as rc
-from pyemu.cpu.state import ICOUNT, RIP
+from pyemu.cpu.state import EXIT_REQUEST, ICOUNT, RIP
 from pyemu.jit import layout as ly
 from pyemu.jit.emit import JUMPED, NEXT
 
@@ -66,7 +67,9 @@ define preserve_nonecc void @thunk.exec(ptr %s, i64 %tmp, i64 %a, i64 %b) nounwi
                                      i64 {JUMPED}, label %jumped ]
 next:
   %dirty = load i64, ptr %killed
-  %clean = icmp eq i64 %dirty, 0
+{_word("request.at", EXIT_REQUEST)}  %request = load atomic i64, ptr %request.at monotonic, align 8
+  %leave = or i64 %dirty, %request
+  %clean = icmp eq i64 %leave, 0
   br i1 %clean, label %resume, label %stop
 resume:
   %again = add i64 %after, %undone

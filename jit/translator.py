@@ -1,20 +1,22 @@
 """The baseline translator: turns a decoded block into host code by copying stencils and filling their holes.
 
-Native mechanism code. Hot code grows up from the start of the code cache, cold stubs (slow exits, unlinked chain slots) grow down
+Native mechanism code. Hot code grows up from the start of the code cache, cold stubs (slow exits, unlinked chain
+slots) grow down
 from its end, so that a stub's address is known when the code that may jump to it is written. Not here: the
 stencils (stencils.py), finding and invalidating blocks (blocks.py).
 """
 
 from __future__ import annotations
 
+from pyemu.cpu import mode as md
 from pyemu.cpu.decode import record as rc
 from pyemu.cpu.state import CS, M64, MMU, MMU_COUNT, MODE, SEG_BASE, TLB, TLB_ENTRIES, TLB_ENTRY_WORDS, ZERO, State
-from pyemu.cpu import mode as md
 from pyemu.jit import layout as ly
 from pyemu.jit.elf import R_32, R_32S, R_64
 from pyemu.jit.native import copy_bytes, host_tsc, peek8, peek16, peek32, peek64, poke32, poke64
 from pyemu.jit.stencil_table import (
     ADDRESS_ONLY,
+    CHAIN,
     E_BASE,
     E_BASE_INDEX,
     E_CONSTANT,
@@ -24,19 +26,6 @@ from pyemu.jit.stencil_table import (
     EXECUTE,
     FORM_ENTRY,
     GOTO,
-    INDIRECT_END,
-    JUMP,
-    CHAIN,
-    MAY_EXIT,
-    MEMORY,
-    PROLOGUE,
-    READS_FLAGS,
-    RELATIVE,
-    RELOCATION_SIZE,
-    STENCIL_SIZE,
-    STOP,
-    UNLINKED,
-    WRITES_FLAGS,
     H_BASE,
     H_CONT,
     H_COUNT,
@@ -62,6 +51,18 @@ from pyemu.jit.stencil_table import (
     H_SLOW,
     H_TLB,
     H_UNLINKED,
+    INDIRECT_END,
+    JUMP,
+    MAY_EXIT,
+    MEMORY,
+    PROLOGUE,
+    READS_FLAGS,
+    RELATIVE,
+    RELOCATION_SIZE,
+    STENCIL_SIZE,
+    STOP,
+    UNLINKED,
+    WRITES_FLAGS,
 )
 
 MARGIN = 64 << 10  # a block's code and stubs are smaller than this
@@ -87,7 +88,7 @@ def paste(s: State, stencil: int, at: int) -> int:
     copy_bytes(write, s[ly.STENCILS] + peek32(entry), length)
     relocation = s[ly.STENCILS] + peek32(entry + 8)
     s[ly.HOLE_VALUES + H_CONT] = at + length
-    for i in range(0, peek32(entry + 12)):
+    for _ in range(peek32(entry + 12)):
         offset = peek32(relocation)
         kind = peek16(relocation + 4)
         value = s[ly.HOLE_VALUES + peek16(relocation + 6)] + peek64(relocation + 8)
@@ -255,7 +256,7 @@ def translate(s: State, block: int) -> int:
     at = paste(s, PROLOGUE, start)
     dead = dead_flags(s, block, count)
     record = block + ly.B_SIZE
-    for k in range(0, count):
+    for k in range(count):
         set_holes(s, record)
         at = instruction(s, block, record, (dead >> k) & 1, at)
         record = record + ly.RECORD_SIZE

@@ -2,13 +2,13 @@
 
     word 0  handler address (native code only)      word 4  packed, see below
     word 1  RIP of the instruction                  word 5  byte offsets in State: reg, rm, op, spare (16 bits each)
-    word 2  imm, sign-extended to 64 bits           word 6  byte offsets in State: base, index, segment base; scale (0-3)
+    word 2  imm, sign-extended to 64 bits           word 6  byte offsets: base, index, segment base; scale (0-3)
     word 3  disp, sign-extended                     word 7  imm2 (ENTER, far selector, EXTRQ)
 
-Word 4: form (bits 0-15), length in bytes (16-23), index in its block (24-31), address size in bytes (40-47),
-flags (48-55), segment number (56-63). A register operand is a byte offset, so AH is just RAX's offset plus 1. An absent base or index,
-and the segment base of a flat segment, point at State[ZERO]. RIP-relative operands have base ZERO and disp = next RIP + disp.
-For segment, control and debug register operands the offset field holds the register's number instead.
+Word 4: form (bits 0-15), length in bytes (16-23), index in its block (24-31), address size in bytes (40-47), flags
+(48-55), segment number (56-63). A register operand is a byte offset, so AH is just RAX's offset plus 1. An absent base
+or index, and the segment base of a flat segment, point at State[ZERO]. RIP-relative operands have base ZERO and disp =
+next RIP + disp. For segment, control and debug register operands the offset field holds the register's number instead.
 """
 
 from __future__ import annotations

@@ -280,7 +280,8 @@ def other_task(m: setup.Machine, **changes: int) -> setup.Machine:
     """Fill the second, 32-bit TSS."""
     values = {
         "eip": 0x7777, "eflags": fl.IF | fl.CF | 2, "eax": 0xA0A0, "esp": setup.OTHER_STACK, "edi": 0xD1D1,
-        "es": setup.DATA, "cs": setup.CODE32, "ss": setup.DATA, "ds": setup.USER_DATA, "ldt": setup.LDT_SELECTOR, "trap": 0,
+        "es": setup.DATA, "cs": setup.CODE32, "ss": setup.DATA, "ds": setup.USER_DATA, "ldt": setup.LDT_SELECTOR,
+        "trap": 0,
     } | changes  # fmt: skip
     offsets = {
         "eip": 0x20, "eflags": 0x24, "eax": 0x28, "esp": 0x38, "edi": 0x44, "es": 0x48, "cs": 0x4C, "ss": 0x50,

@@ -1,6 +1,7 @@
 """Segment loads, descriptor instructions and far transfers with random descriptors, compared with Unicorn.
 
-Unicorn shows registers, memory and the vector of a fault, but not error codes, and it delivers nothing: test_interrupts.py
+Unicorn shows registers, memory and the vector of a fault, but not error codes, and it delivers nothing:
+test_interrupts.py
 has those. Where it is laxer than the manual, `known_difference` says so.
 """
 
@@ -9,11 +10,10 @@ from __future__ import annotations
 import random
 import struct
 from collections.abc import Callable
-from typing import NamedTuple
+from importlib import import_module
+from typing import Any, NamedTuple
 
 import pytest
-import unicorn as u
-from unicorn import x86_const as x
 
 from pyemu.cpu import descriptors as ds
 from pyemu.cpu import far_transfers as ft
@@ -23,6 +23,10 @@ from pyemu.cpu import segments
 from pyemu.cpu.faults import DF, GP
 from pyemu.cpu.state import CPL, FAULT_ERROR, FAULT_VECTOR, GPR, RAX, RIP, RSP, VALUE
 from tests.cpu import system_setup as setup
+
+# The stubs that come with it are incomplete: to the type checker it is opaque.
+u: Any = import_module("unicorn")
+x: Any = import_module("unicorn.x86_const")
 
 SELECTORS = [
     x.UC_X86_REG_ES,
@@ -97,7 +101,7 @@ class Oracle:
         assert [uc.reg_read(r) for r in SELECTORS] == m.selectors()
         self.start = uc.context_save()
 
-    def _interrupt(self, uc: u.Uc, vector: int, _: object) -> None:
+    def _interrupt(self, uc: Any, vector: int, _: object) -> None:
         self.vector = vector
         uc.emu_stop()
 
@@ -241,7 +245,7 @@ def test_random_descriptors(make: Callable[[], setup.Machine]) -> None:
     for number in range(CASES):
         m = make()
         case, selector = random_case(r, m, oracle.long)
-        m.ram[setup.CODE : setup.CODE + len(case.code)] = case.code
+        m.put(setup.CODE, f"{len(case.code)}B", *case.code)
         theirs = oracle.run(m, case)
         mine = ours(m, case)
         if not same(mine, theirs):
@@ -251,6 +255,9 @@ def test_random_descriptors(make: Callable[[], setup.Machine]) -> None:
         else:
             key = case.name, mine.fault is None
             compared[key] = compared.get(key, 0) + 1
-    assert {("mov", True), ("mov", False), ("jmp", True), ("jmp", False), ("call", True), ("iret", True)} <= set(
-        compared
+    transfers = sum(
+        count for (name, good), count in compared.items() if good and name in ("jmp", "call", "retf", "iret")
     )
+    faults = sum(count for (_, good), count in compared.items() if not good)
+    assert transfers >= 10, compared
+    assert faults >= 50, compared

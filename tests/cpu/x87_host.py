@@ -1,6 +1,7 @@
 """Runs x87 instructions on the host CPU and in pyemu from the same complete x87 state, for comparison.
 
-An `Image` is everything that an x87 instruction may read or write: registers in stack order, control, status and abridged
+An `Image` is everything that an x87 instruction may read or write: registers in stack order, control, status and
+abridged
 tag words, a memory operand at [rdi + 112], RAX and RFLAGS. The host loads it with FRSTOR and reads it back with FNSAVE.
 """
 
@@ -14,7 +15,21 @@ from functools import cache
 from pyemu.cpu import flags
 from pyemu.cpu.reference import Reference
 from pyemu.cpu.state import (
-    FAULT_VECTOR, FCW, FDP, FIP, FOP, FPR, FSW, FTW, GPR, ICOUNT_LIMIT, M64, RAX, RDI, RIP, State,
+    FAULT_VECTOR,
+    FCW,
+    FDP,
+    FIP,
+    FOP,
+    FPR,
+    FSW,
+    FTW,
+    GPR,
+    ICOUNT_LIMIT,
+    M64,
+    RAX,
+    RDI,
+    RIP,
+    State,
 )  # fmt: skip
 from tests.cpu import system_setup
 from tests.cpu.softfloat_host import HostLoop

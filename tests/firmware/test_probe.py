@@ -34,7 +34,7 @@ SECTOR = b"\xeb\xfe".ljust(510, b"\0") + b"\x55\xaa"
         (elf_file(code=header1() + b"\xf4" * 16, notes=PVH_NOTE), Kind.MULTIBOOT),
         (elf_file(code=b"Linux version 6.1"), Kind.VMLINUX),
         (SECTOR, Kind.BOOT_SECTOR),
-        (gzip.compress(elf_file(notes=PVH_NOTE)), Kind.PVH),
+        (gzip.compress(elf_file(notes=PVH_NOTE), mtime=0), Kind.PVH),
     ],
 )
 def test_kinds(data: bytes, kind: Kind) -> None:
@@ -63,9 +63,9 @@ def test_flat_image_goes_by_its_name() -> None:
         (elf_file(notes=PVH_NOTE)[:-1], "truncated ELF"),
         (b"\x7fELF\x02\x02".ljust(18, b"\0") + b"\0\x16".ljust(100, b"\0"), "S/390 .big-endian."),
         (bytes(0x38) + b"ARM\x64" + bytes(1000), "64-bit ARM"),
-        (gzip.compress(bytes(0x38) + b"ARM\x64" + bytes(1000)), "64-bit ARM"),
-        (gzip.compress(b"no kernel" * 100), "gzip-compressed data, but no kernel inside"),
-        (gzip.compress(elf_file())[:-30], "truncated gzip data"),
+        (gzip.compress(bytes(0x38) + b"ARM\x64" + bytes(1000), mtime=0), "64-bit ARM"),
+        (gzip.compress(b"no kernel" * 100, mtime=0), "gzip-compressed data, but no kernel inside"),
+        (gzip.compress(elf_file(), mtime=0)[:-30], "truncated gzip data"),
         (b"QFI\xfb" + bytes(1000), "qcow2"),
         (b"070701" + b"0" * 1000, "initrd"),
         (b"#!/bin/sh\necho", "script"),
@@ -192,7 +192,7 @@ SAMPLES = (
     header1(raw=True) + b"\xf4" * 64,
     header2(raw=True) + b"\xf4" * 64,
     elf_file(code=b"Linux version 6.1"),
-    gzip.compress(elf_file(notes=PVH_NOTE)),
+    gzip.compress(elf_file(notes=PVH_NOTE), mtime=0),
 )
 
 

@@ -18,7 +18,21 @@ from pyemu.cpu.faults import DF
 from pyemu.cpu.host import Exit
 from pyemu.cpu.ops import Form, build_table
 from pyemu.cpu.state import (
-    CR0, CR4, CS, EFER, FAULT_VECTOR, FLAGS, GPR, ICOUNT, ICOUNT_LIMIT, NO_FAULT, RANGE_COUNT, RANGES, RECORD, RIP, new_state,
+    CR0,
+    CR4,
+    CS,
+    EFER,
+    FAULT_VECTOR,
+    FLAGS,
+    GPR,
+    ICOUNT,
+    ICOUNT_LIMIT,
+    NO_FAULT,
+    RANGE_COUNT,
+    RANGES,
+    RECORD,
+    RIP,
+    new_state,
 )  # fmt: skip
 from pyemu.jit.engine import Engine
 from tests.cpu import twins

@@ -20,7 +20,20 @@ from hypothesis import strategies as st
 from pyemu.cpu import flags as fl
 from pyemu.cpu.ops import Form
 from pyemu.cpu.state import (
-    FAULT_VECTOR, FLAGS, FPR, GPR, MXCSR, NO_FAULT, RAX, RBX, RCX, RDI, RDX, RIP, VEC, State,
+    FAULT_VECTOR,
+    FLAGS,
+    FPR,
+    GPR,
+    MXCSR,
+    NO_FAULT,
+    RAX,
+    RBX,
+    RCX,
+    RDI,
+    RDX,
+    RIP,
+    VEC,
+    State,
 )  # fmt: skip
 from tests.cpu.semantics.machines import CODE, DATA, Machine
 
