@@ -6,7 +6,9 @@ RAM is addressed by guest physical address and is not checked here: callers chec
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
+from importlib import import_module
 
 from pyemu.cpu.state import M64, State
 
@@ -95,18 +97,29 @@ def port_write(s: State, port: int, size: int, value: int) -> int:
     return 0
 
 
-SERVICES: list[Callable[[State, int, int], int]] = []
+Service = Callable[[State, int, int], int]
+SERVICES: dict[int, Service] = {}
+SERVICE_NAMES: dict[int, tuple[str, str]] = {}  # module and function, for a process that has not imported it yet
 
 
-def service(function: Callable[[State, int, int], int]) -> int:
-    """Register a Python function of (s, a, b) that native code may call; returns its number."""
-    SERVICES.append(function)
-    return len(SERVICES) - 1
+def service(function: Service) -> int:
+    """Register a Python function of (s, a, b) that native code may call; returns its number, which depends on nothing but
+    its name: native code that was built long ago knows it."""
+    name = function.__module__, function.__qualname__
+    number = zlib.crc32(".".join(name).encode())
+    if SERVICE_NAMES.setdefault(number, name) != name:
+        raise ValueError(f"services {name} and {SERVICE_NAMES[number]} have the same number: rename one")
+    SERVICES[number] = function
+    return number
 
 
 def call_service(s: State, number: int, a: int, b: int) -> int:
     """Call a registered Python function: for what is rare enough to stay in Python in every back end."""
-    return SERVICES[number](s, a, b) & M64
+    known = SERVICES.get(number)
+    if known is None:
+        module, function = SERVICE_NAMES[number]
+        known = SERVICES[number] = getattr(import_module(module), function)
+    return known(s, a, b) & M64
 
 
 def code_page_written(s: State, address: int, size: int) -> int:

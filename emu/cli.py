@@ -58,7 +58,7 @@ def _known(table: dict[str, str]) -> str:
 OPTIONS = (
     Option(("h", "help"), "", "show this help"),
     Option(("version",), "", "show the version"),
-    Option(("name",), "NAME", "name of the guest, shown in messages"),
+    Option(("name",), "NAME", "name of the guest, shown when it starts"),
     Option(("M", "machine"), "TYPE", f"machine: {_known(MACHINES)}", "pc"),
     Option(("cpu",), "MODEL", f"CPU model: {_known(CPUS)}", "max"),
     Option(("accel",), "NAME", f"how instructions are run: {_known(ACCELERATORS)}", "jit"),
@@ -292,7 +292,8 @@ def run(config: MachineConfig) -> int:
         return 128 + signal.SIGINT
     with machine:
         _install_signals(machine)
-        print(f"pyemu: {machine.image.description}", file=sys.stderr)
+        name = f"{config.name}: " if config.name else ""
+        print(f"pyemu: {name}{machine.image.description}", file=sys.stderr)
         try:
             stop = machine.wait_end()
         except KeyboardInterrupt:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pyemu.cpu.primitives import SERVICE_NAMES
 from pyemu.jit import cache
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class Image:
     handlers: list[int]  # offset of each form's handler
     stencils: bytes  # stencil_table.py
     forms: bytes
+    services: dict[int, tuple[str, str]]  # what native code may call in Python
 
 
 def source_digest() -> str:
@@ -61,7 +63,7 @@ def load() -> Image:
     return Image(*marshal.loads(data))
 
 
-def _build() -> tuple[bytes, dict[str, int], list[int], bytes, bytes]:
+def _build() -> tuple[bytes, dict[str, int], list[int], bytes, bytes, dict[int, tuple[str, str]]]:
     from pyemu.cpu.ops import build_table
     from pyemu.jit import elf
     from pyemu.jit.stencil_table import serialise
@@ -89,7 +91,7 @@ def _build() -> tuple[bytes, dict[str, int], list[int], bytes, bytes]:
     image = elf.link(objects)
     addresses = [image.symbols[f"op.{form.name}"] for form in table.forms]
     symbols = {name: at for name, at in image.symbols.items() if name.startswith(("pyemu.jit.", "thunk."))}
-    return image.data, symbols, addresses, *serialise(stencils, table.forms)
+    return image.data, symbols, addresses, *serialise(stencils, table.forms), SERVICE_NAMES
 
 
 class Progress:

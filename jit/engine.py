@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from pyemu.cpu.host import CALL_MMIO_READ, CALL_MMIO_WRITE, CALL_PORT_READ, CALL_PORT_WRITE, CALL_SERVICE, Exit, Host
-from pyemu.cpu.primitives import SERVICES
+from pyemu.cpu.primitives import SERVICE_NAMES, call_service
 from pyemu.cpu.state import CODE_BITMAP, HOST_CALLS, M64, RAM_BASE, RANGE_COUNT, RANGES, State
 from pyemu.jit import build, hostmem
 from pyemu.jit import layout as ly
@@ -33,6 +33,7 @@ def image() -> tuple[build.Image, hostmem.Image]:
     with _image_lock:
         if _image is None:
             built = build.load()
+            SERVICE_NAMES.update(built.services)
             _image = built, hostmem.Image(built.code)
         return _image
 
@@ -122,7 +123,7 @@ class Engine:
             CALL_MMIO_WRITE: ("mmio write", lambda a, n, v: host.mmio_write(a, n, v)),
             CALL_PORT_READ: ("port read", lambda a, n, _: host.port_read(a, n)),
             CALL_PORT_WRITE: ("port write", lambda a, n, v: host.port_write(a, n, v)),
-            CALL_SERVICE: ("service", lambda n, a, b: SERVICES[n](s, a, b)),
+            CALL_SERVICE: ("service", lambda n, a, b: call_service(s, n, a, b)),
         }
         for number, (name, function) in functions.items():
             callback = self._guard(name, function)

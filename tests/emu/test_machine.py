@@ -1,10 +1,13 @@
 """The machine around a fake processor: run conditions, interrupts, halts, reset, power, failures, ends."""
 
+import os
 import threading
 import time
 
 import pytest
 
+from pyemu import chardev
+from pyemu import machine as machine_module
 from pyemu.config import ConfigError, DebugExit, Icount
 from pyemu.cpu.host import Exit
 from pyemu.cpu.interrupts import VALID
@@ -354,3 +357,31 @@ def test_unknown_names_are_refused():
     with pytest.raises(TypeError):
         Machine(colour="blue")
     assert spin is not None
+
+
+def test_a_stuck_output_does_not_keep_the_machine_alive(build, monkeypatch):
+    """A flooding guest and a reader that doesn't read: the vCPU waits with the device lock held, and must still end."""
+    read_end, write_end = os.pipe()
+    monkeypatch.setattr(chardev, "_open_fd", lambda stream, fd: write_end if fd == 1 else None)
+    machine = build(lambda cpu: cpu.write_text("x" * 10_000 + "\n"), serials=("stdio",))
+    machine.start()
+    time.sleep(0.3)
+    assert machine.running
+    started = time.monotonic()
+    machine.quit_by_signal(15)
+    stop = machine.wait_end()
+    assert (stop.kind, stop.status) == (StopKind.QUIT, 143)
+    assert time.monotonic() - started < 1
+    os.close(read_end)
+    machine.close()
+    os.close(write_end)
+
+
+@pytest.mark.parametrize(("append", "hinted"), [("quiet", True), ("console=ttyS0", False)])
+def test_hint_when_the_guest_stays_silent(build, monkeypatch, capsys, append, hinted):
+    monkeypatch.setattr(machine_module, "_HINT_AFTER_NS", 50_000_000)
+    image = build().image
+    monkeypatch.setattr(machine_module, "prepare", lambda request, platform: image)  # a boot sector takes no -append
+    machine = build(halt, serials=("null",), append=append)
+    machine.run(timeout=0.3)
+    assert capsys.readouterr().err.count("console=ttyS0") == int(hinted)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import importlib
 from dataclasses import dataclass, field
 from functools import cache
-
-import unicorn
-import unicorn.x86_const as ux
+from typing import Any
 
 from pyemu.cpu import flags as fl
 from pyemu.cpu import mode, physical, segments, tlb
@@ -37,10 +36,15 @@ from pyemu.cpu.state import (
 from pyemu.jit.engine import Engine
 from tests.cpu import twins
 
+# Its annotations are incomplete.
+unicorn: Any = importlib.import_module("unicorn")
+ux: Any = importlib.import_module("unicorn.x86_const")
+
 RAM, CODE, DATA, STACK = 0x20000, 0x1000, 0x4000, 0x8000
 ATTRIBUTES = {64: (0xA09B, 0xC093), 32: (0xC09B, 0xC093), 16: (0x009B, 0x0093)}  # code, data
 
 
+JUMP_TO_SELF = b"\xeb\xfe"
 UNKNOWN = 256  # an exception of which Unicorn does not tell the vector
 
 
@@ -65,14 +69,18 @@ class Situation:
         if self.vector >= 0 or other.vector >= 0:
             same = self.vector == other.vector or UNKNOWN in (self.vector, other.vector)
             return "" if same else f"exception {self.vector} != {other.vector}"
-        lines = [f"gpr{n}: {a:#x} != {b:#x}" for n, (a, b) in enumerate(zip(self.gpr, other.gpr, strict=True)) if a != b]
+        lines = [
+            f"gpr{n}: {a:#x} != {b:#x}" for n, (a, b) in enumerate(zip(self.gpr, other.gpr, strict=True)) if a != b
+        ]
         if (self.flags ^ other.flags) & flags:
             lines.append(f"flags: {self.flags:#x} != {other.flags:#x} (compared: {flags:#x})")
         if self.rip != other.rip:
             lines.append(f"rip: {self.rip:#x} != {other.rip:#x}")
         if self.memory != other.memory:
             at = next(n for n, (a, b) in enumerate(zip(self.memory, other.memory, strict=True)) if a != b)
-            lines.append(f"memory at {DATA + at:#x}: {self.memory[at : at + 16].hex()} != {other.memory[at : at + 16].hex()}")
+            lines.append(
+                f"memory at {DATA + at:#x}: {self.memory[at : at + 16].hex()} != {other.memory[at : at + 16].hex()}"
+            )
         return "\n".join(lines)
 
 
@@ -111,8 +119,9 @@ class Machine:
 
     def __init__(self, bits: int, backend: str = "reference") -> None:
         self.s = new_state()
-        self.ram = ctypes.create_string_buffer(RAM)
-        self.keep = twins.attach(self.s, self.ram)
+        buffer = ctypes.create_string_buffer(RAM)
+        self.keep = twins.attach(self.s, buffer)
+        self.ram = memoryview(buffer).cast("B")
         s = self.s
         s[RANGE_COUNT] = 1
         s[RANGES], s[RANGES + 1], s[RANGES + 2] = 0, RAM, physical.RAM
@@ -133,11 +142,11 @@ class Machine:
     def step(self, code: bytes) -> Form:
         """Decode and execute the instruction `code` at CODE; a fault stays noted in FAULT_VECTOR."""
         s = self.s
-        self.ram[CODE : CODE + 16] = code.ljust(16, b"\x90")
+        self.ram[CODE : CODE + 18] = (code + JUMP_TO_SELF).ljust(18, b"\x90")
         s[FAULT_VECTOR], s[RIP] = NO_FAULT, CODE
         assert start_fetch(s, CODE) == 0
         assert decode(s, CODE, CODE, int(self.bits == 64), int(self.bits == 32)) == 0, f"{code.hex(' ')} is not decoded"
-        words = s[RECORD : RECORD + rc.WORDS]
+        words = [s[RECORD + n] for n in range(rc.WORDS)]
         assert words[rc.PACKED] >> rc.LENGTH & 0xFF == len(code), f"{code.hex(' ')} has another length"
         form = forms()[words[rc.PACKED] & 0xFFFF]
         if self.engine is None:
@@ -147,25 +156,26 @@ class Machine:
         return form
 
     def _run_native(self, engine: Engine, code: bytes) -> None:
-        """One instruction, which must not fault, in generated code."""
+        """One instruction, which must not fault, and the jump after it: a block that generated code runs as a whole."""
         s = self.s
         if code != self.last:
             engine._flush(engine._address)
             self.last = code
-        s[ICOUNT_LIMIT] = s[ICOUNT] + 1
+        s[ICOUNT_LIMIT] = s[ICOUNT] + 2
         reason = engine.run()
         assert reason == Exit.BUDGET, f"{code.hex(' ')}: {reason.name}"
 
     def run(self, code: bytes, given: Situation) -> tuple[Situation, Form]:
         """Execute one instruction."""
         s = self.s
-        s[GPR : GPR + 16] = given.gpr
+        for n, value in enumerate(given.gpr):
+            s[GPR + n] = value
         fl.set_eflags(s, given.flags, ~0)
         self.ram[DATA : STACK + 0x1000] = given.memory
         form = self.step(code)
         vector = -1 if s[FAULT_VECTOR] == NO_FAULT else s[FAULT_VECTOR]
         memory = bytes(self.ram[DATA : STACK + 0x1000])
-        return Situation(tuple(s[GPR : GPR + 16]), fl.eflags(s), s[RIP], memory, vector), form
+        return Situation(tuple(s[GPR + n] for n in range(16)), fl.eflags(s), s[RIP], memory, vector), form
 
 
 _REGISTERS = (
@@ -186,7 +196,7 @@ class Other:
         self.vector = -1
         self.uc.hook_add(unicorn.UC_HOOK_INTR, self._interrupt)
 
-    def _interrupt(self, uc: unicorn.Uc, number: int, _: object) -> None:
+    def _interrupt(self, uc: Any, number: int, _: object) -> None:
         self.vector = number
         uc.emu_stop()
 

@@ -209,13 +209,14 @@ def defined_flags(form: Form) -> int:
     return mask
 
 
-def check(text: str, given: Operands, backend: str = "reference") -> None:
-    """The instruction leaves the same on both."""
+def check(text: str, given: Operands, backends: tuple[str, ...] = BACKENDS) -> None:
+    """The instruction leaves the same on every back end as on the host."""
     code = assemble(text)
-    ours, form = run_pyemu(code, given, backend)
     theirs = run_host(code, given)
-    found = ours.differences(theirs, defined_flags(form))
-    assert not found, f"{text} ({code.hex(' ')}, {form.name}): pyemu != host\n{found}\nfrom {given}"
+    for backend in backends:
+        ours, form = run_pyemu(code, given, backend)
+        found = ours.differences(theirs, defined_flags(form))
+        assert not found, f"{text} ({code.hex(' ')}, {form.name}): {backend} != host\n{found}\nfrom {given}"
 
 
 # ---- operands ------------------------------------------------------------------------------------------------------
@@ -225,7 +226,24 @@ integers64 = st.one_of(st.sampled_from(_CORNERS), st.integers(0, M64))
 flag_words = st.integers(0, 63).map(
     lambda n: sum(bit for k, bit in enumerate((fl.CF, fl.PF, fl.AF, fl.ZF, fl.SF, fl.OF)) if n >> k & 1)
 )
-_FLOATS = [0.0, -0.0, 1.0, -1.0, 0.5, 1.5, 2.5, -2.5, 3.0e9, -3.0e9, 1e-310, 1e300, 1e-40, 1e38, float("inf"), float("-inf")]
+_FLOATS = [
+    0.0,
+    -0.0,
+    1.0,
+    -1.0,
+    0.5,
+    1.5,
+    2.5,
+    -2.5,
+    3.0e9,
+    -3.0e9,
+    1e-310,
+    1e300,
+    1e-40,
+    1e38,
+    float("inf"),
+    float("-inf"),
+]
 _NANS32, _NANS64 = [0x7FC00000, 0x7F800001, 0xFFC12345], [0x7FF8 << 48, 0x7FF0 << 48 | 1, 0xFFF8 << 48 | 77]
 
 

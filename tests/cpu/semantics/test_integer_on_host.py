@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.cpu.semantics import oracle
 from tests.cpu.semantics.oracle import Operands
@@ -15,7 +16,17 @@ _PAIRS = (
     ("eax", "ecx"), ("dword ptr [rdi + 5]", "edx"), ("ebx", "dword ptr [rdi + 3]"), ("ecx", "0x87654321"), ("ecx", "-3"),
     ("rax", "rcx"), ("qword ptr [rdi + 5]", "rdx"), ("rbx", "qword ptr [rdi + 3]"), ("rax", "-0x12345678"), ("rdx", "rdx"),
 )  # fmt: skip
-_PLACES = ("al", "ch", "byte ptr [rdi + 1]", "ax", "word ptr [rdi + 1]", "eax", "dword ptr [rdi + 1]", "rax", "qword ptr [rdi + 1]")
+_PLACES = (
+    "al",
+    "ch",
+    "byte ptr [rdi + 1]",
+    "ax",
+    "word ptr [rdi + 1]",
+    "eax",
+    "dword ptr [rdi + 1]",
+    "rax",
+    "qword ptr [rdi + 1]",
+)
 _CONDITIONS = "o no b ae e ne be a s ns p np l ge le g".split()
 
 ALU = [f"{name} {a}, {b}" for name in "add or adc sbb and sub xor cmp".split() for a, b in _PAIRS]
@@ -27,16 +38,42 @@ ALU += [
     for a, b in _PAIRS
     if "ptr" not in b and not b[-1].isdigit() and (a, b) != ("ah", "cl")
 ]
-ALU += ["cmpxchg8b [rdi + 8]", "cmpxchg16b [rdi + 16]", "cmpxchg ecx, edx", "xadd rcx, rcx", "xadd ecx, ecx", "xchg eax, ecx"]
+ALU += [
+    "cmpxchg8b [rdi + 8]",
+    "cmpxchg16b [rdi + 16]",
+    "cmpxchg ecx, edx",
+    "xadd rcx, rcx",
+    "xadd ecx, ecx",
+    "xchg eax, ecx",
+]
 
-MOVES = [f"mov {a}, {b}" for a, b in _PAIRS] + ["mov rax, 0x123456789abcdef0", "lea eax, [rbx + rcx*4 + 5]", "lea rax, [rcx + rdx*8]"]
-MOVES += ["lea ax, [rcx + rdx]", "lea rax, [ecx + edx*2 - 7]", "movbe eax, [rdi + 3]", "movbe [rdi], cx", "movbe rdx, [rdi + 1]"]
-MOVES += [f"{name} {a}, {b}" for name in ("movzx", "movsx") for a in ("ax", "eax", "rax") for b in ("cl", "byte ptr [rdi + 2]")]
-MOVES += [f"{name} {a}, {b}" for name in ("movzx", "movsx") for a in ("eax", "rax") for b in ("cx", "word ptr [rdi + 2]")]
+MOVES = [f"mov {a}, {b}" for a, b in _PAIRS] + [
+    "mov rax, 0x123456789abcdef0",
+    "lea eax, [rbx + rcx*4 + 5]",
+    "lea rax, [rcx + rdx*8]",
+]
+MOVES += [
+    "lea ax, [rcx + rdx]",
+    "lea rax, [ecx + edx*2 - 7]",
+    "movbe eax, [rdi + 3]",
+    "movbe [rdi], cx",
+    "movbe rdx, [rdi + 1]",
+]
+MOVES += [
+    f"{name} {a}, {b}"
+    for name in ("movzx", "movsx")
+    for a in ("ax", "eax", "rax")
+    for b in ("cl", "byte ptr [rdi + 2]")
+]
+MOVES += [
+    f"{name} {a}, {b}" for name in ("movzx", "movsx") for a in ("eax", "rax") for b in ("cx", "word ptr [rdi + 2]")
+]
 MOVES += ["movsxd rax, ecx", "movsxd rax, dword ptr [rdi]", "cbw", "cwde", "cdqe", "cwd", "cdq", "cqo", "lahf", "sahf"]
 MOVES += ["cmc", "clc", "stc", "nop", "pause", "hex 0f1f4000", "hex f30f1efa", "hex 6690", "xchg eax, eax", "bswap eax"]
 MOVES += ["bswap rcx", "cld"]
-MOVES += [f"cmov{c} {a}, {b}" for c in _CONDITIONS for a, b in (("eax", "ecx"), ("rbx", "qword ptr [rdi]"), ("ax", "dx"))]
+MOVES += [
+    f"cmov{c} {a}, {b}" for c in _CONDITIONS for a, b in (("eax", "ecx"), ("rbx", "qword ptr [rdi]"), ("ax", "dx"))
+]
 MOVES += [f"set{c} {a}" for c in _CONDITIONS for a in ("al", "byte ptr [rdi]")]
 
 SHIFTS = [
@@ -66,7 +103,7 @@ BITS += ["movnti [rdi], eax", "movnti [rdi + 8], rcx"]
 
 @pytest.mark.parametrize("text", ALU + MOVES + SHIFTS + MULTIPLY + BITS)
 def test_same_as_host(text: str) -> None:
-    @settings(max_examples=12, deadline=None, database=None, derandomize=True, phases=oracle.PHASES)
+    @settings(max_examples=8, deadline=None, database=None, derandomize=True, phases=oracle.PHASES)
     @given(oracle.scalars())
     def body(given: Operands) -> None:
         oracle.check(text, given)
@@ -80,8 +117,8 @@ def test_bit_beyond_operand(name: str, register: str) -> None:
     """A register bit number reaches bytes before and after the operand."""
     size = {"cx": "word", "ecx": "dword", "rcx": "qword"}[register]
 
-    @settings(max_examples=12, deadline=None, database=None, derandomize=True, phases=oracle.PHASES)
-    @given(oracle.scalars(), oracle.st.integers(-400, 400))
+    @settings(max_examples=8, deadline=None, database=None, derandomize=True, phases=oracle.PHASES)
+    @given(oracle.scalars(), st.integers(-400, 400))
     def body(given: Operands, bit: int) -> None:
         gpr = (given.gpr[0], bit & oracle.M64, *given.gpr[2:])
         text = f"{name} {size} ptr [rdi + 56], {register}"
@@ -117,6 +154,8 @@ def test_division(name: str, divisor: str) -> None:
         value = d & mask
         memory = value.to_bytes(8, "little") + given.memory[8:]
         rbx = rbx & ~mask | value
-        oracle.check(f"{name} {divisor}", Operands((rax, rcx, rdx, rbx), given.flags, given.xmm, given.mm, given.mxcsr, memory))
+        oracle.check(
+            f"{name} {divisor}", Operands((rax, rcx, rdx, rbx), given.flags, given.xmm, given.mm, given.mxcsr, memory)
+        )
 
     body()

@@ -21,16 +21,22 @@ STACK_64 = """push rax; push r9; push 5; push -2; push 0x12345678; push qword pt
 STACK_32 = """push eax; push 5; push 0x12345678; push dword ptr [edi]; push ax; pop ecx; pop esp; pop dword ptr [edi]
     pop dword ptr [esp + 4]; pop word ptr [esp]; pusha; popa; pushaw; popaw; pushfd; hex 669c; leave; enter 16, 0; enter 8, 2; push ds; push cs
     """.strip().replace("\n", ";").split(";")  # fmt: skip
-STACK_16 = "push ax;push eax;pop cx;pop ecx;pusha;popa;pushf;leave;enter 16, 0;enter 8, 3;push 5;push word ptr [di]".split(";")
+STACK_16 = (
+    "push ax;push eax;pop cx;pop ecx;pusha;popa;pushf;leave;enter 16, 0;enter 8, 3;push 5;push word ptr [di]".split(";")
+)
 
 CONTROL = """jmp 0x1080; jmp 0x2000; jo 0x1020; jno 0x1020; jb 0x1020; jae 0x1020; je 0x1020; jne 0x1800; jbe 0x1020; ja 0x1020; js 0x1020
     jns 0x1800; jp 0x1020; jnp 0x1020; jl 0x1020; jge 0x1800; jle 0x1020; jg 0x1020; call 0x1800; ret; ret 8; loop 0x1010; loope 0x1010
     loopne 0x1010; ud2""".replace("\n", ";").split(";")
 CONTROL_64 = "jmp rax;call rax;jmp qword ptr [rdi];call qword ptr [rdi];jrcxz 0x1010;jecxz 0x1010".split(";")
-CONTROL_32 = "jmp eax;call eax;jmp dword ptr [edi];call dword ptr [edi];jecxz 0x1010;jcxz 0x1010;jmp ax;call word ptr [edi]".split(";")
+CONTROL_32 = "jmp eax;call eax;jmp dword ptr [edi];call dword ptr [edi];jecxz 0x1010;jcxz 0x1010;jmp ax;call word ptr [edi]".split(
+    ";"
+)
 CONTROL_16 = "jmp ax;call ax;jmp word ptr [di];call word ptr [di];jcxz 0x1010;jecxz 0x1010".split(";")
 
-DIVIDE_64 = [f"{name} {by}" for name in ("div", "idiv") for by in ("cl", "cx", "ecx", "rcx", "byte ptr [rdi]", "qword ptr [rdi]")]
+DIVIDE_64 = [
+    f"{name} {by}" for name in ("div", "idiv") for by in ("cl", "cx", "ecx", "rcx", "byte ptr [rdi]", "qword ptr [rdi]")
+]
 DIVIDE_32 = [f"{name} {by}" for name in ("div", "idiv") for by in ("cl", "cx", "ecx", "dword ptr [edi]")]
 
 DECIMAL = ["daa", "das", "aaa", "aas", "aam", "aad", "hex d407", "hex d507", "hex d400"]
@@ -43,7 +49,9 @@ PLAIN_32 = """add eax, ecx; adc ax, dx; sbb byte ptr [edi], cl; sub dword ptr [e
 PLAIN_16 = """add ax, cx; adc eax, edx; mov al, [bx + si]; mov [bp + di], cx; mov eax, [bx + 8]; add word ptr [di], 5; lea ax, [bp + si + 3]
     lea eax, [ebx + ecx]; movsw; lodsb; stosd; inc ax; imul cx; mul ecx; rol ax, cl; mov ax, [0x4040]; push ds; les ax, [di]; lds bx, [si]
     mov es, ax; mov ss, dx; xlatb""".replace("\n", ";").split(";")
-STRINGS_64 = "movsb;movsq;lodsd;stosw;cmpsq;scasb;rep movsb;rep stosq;repe cmpsb;repne scasb;rep lodsb;hex 67a4;hex 67f3aa".split(";")
+STRINGS_64 = "movsb;movsq;lodsd;stosw;cmpsq;scasb;rep movsb;rep stosq;repe cmpsb;repne scasb;rep lodsb;hex 67a4;hex 67f3aa".split(
+    ";"
+)
 
 EXPECTED = {"div": DE, "idiv": DE, "hex": DE, "bound": BR, "ud2": UD}  # the only exceptions there may be
 
