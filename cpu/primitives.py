@@ -103,8 +103,8 @@ SERVICE_NAMES: dict[int, tuple[str, str]] = {}  # module and function, for a pro
 
 
 def service(function: Service) -> int:
-    """Register a Python function of (s, a, b) that native code may call; returns its number, which depends on nothing but
-    its name: native code that was built long ago knows it."""
+    """Register a Python function of (s, a, b) that native code may call; returns its number, which depends on nothing
+    but its name: native code that was built long ago knows it."""
     name = function.__module__, function.__qualname__
     number = zlib.crc32(".".join(name).encode())
     if SERVICE_NAMES.setdefault(number, name) != name:

@@ -41,4 +41,6 @@ def make_accelerator(name: str, s: State, host: Host, ram: GuestRam) -> Accelera
         return Reference(s, host, ram.whole)
     from pyemu.jit.engine import Engine
 
-    return Engine(s, host, ram.whole, mode=name)
+    engine = Engine(s, host, ram.whole, mode=name)
+    ram.on_write = engine.written
+    return engine

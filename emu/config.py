@@ -101,10 +101,10 @@ class MachineConfig:
         ):
             if value not in known:
                 raise ConfigError(f"unknown {kind} '{value}' (known: {', '.join(known)})")
-        if self.kernel is None:
-            for option, given in (("initrd", self.initrd), ("append", self.append)):
-                if given:
-                    raise ConfigError(f"-{option} needs -kernel")
+        if self.kernel is None and self.initrd:
+            raise ConfigError("-initrd needs -kernel")
+        if self.bios is not None and self.append:
+            raise ConfigError("-append needs -kernel, or neither -kernel nor -bios (for the built-in guest)")
         if self.kernel is not None and self.bios is not None:
             raise ConfigError("-kernel together with -bios is not supported: pyemu starts kernels itself")
         if self.icount is not None and not 0 <= self.icount.shift <= 10:

@@ -15,12 +15,12 @@ from collections.abc import Callable
 
 from pyemu.cpu.host import CALL_MMIO_READ, CALL_MMIO_WRITE, CALL_PORT_READ, CALL_PORT_WRITE, CALL_SERVICE, Exit, Host
 from pyemu.cpu.primitives import SERVICE_NAMES, call_service
-from pyemu.cpu.state import CODE_BITMAP, HOST_CALLS, M64, RAM_BASE, RANGE_COUNT, RANGES, State
+from pyemu.cpu.state import CODE_BITMAP, EXIT_REQUEST, HOST_CALLS, M64, RAM_BASE, RANGE_COUNT, RANGES, State
 from pyemu.jit import build, hostmem
 from pyemu.jit import layout as ly
 
-ARENA_SIZE = 192 << 20
-CODE_SIZE = 128 << 20
+ARENA_SIZE = 96 << 20
+CODE_SIZE = 64 << 20
 _CALLBACK = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_uint64)
 
 _image: tuple[build.Image, hostmem.Image] | None = None
@@ -55,8 +55,10 @@ class Engine:
         kind = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p)
         self._address = ctypes.addressof(state)
         self._run = kind(self.base + self.symbols["pyemu.jit.loop.run"])
+        three = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64)
+        self._written = three(self.base + self.symbols["pyemu.jit.blocks.written"])
         self._flush = kind(self.base + self.symbols["pyemu.jit.blocks.flush"])
-        self._flush(self._address)
+        self.flush()
 
     def _allocate(self, built: build.Image) -> None:
         s = self.state
@@ -93,6 +95,19 @@ class Engine:
         s[ly.USE_CODE] = int(self.mode == "jit")
         assert s[RAM_BASE], "the machine sets RAM_BASE before it makes an engine"
 
+    def flush(self) -> None:
+        """Forget all translations."""
+        self._flush(self._address)
+
+    def written(self, address: int, length: int) -> None:
+        """RAM changed behind the vCPU's back (DMA, debugger): drop what was translated from it. On the vCPU's thread, or
+        while it stands still."""
+        end = address + length
+        while address < end:
+            step = min(end, (address | 0xFFF) + 1) - address
+            self._written(self._address, address, step)
+            address += step
+
     # ---- callbacks -----------------------------------------------------------------------------------------
     def _guard(self, name: str, function: Callable[[int, int, int], int | None]) -> object:
         """A callback never raises into native code: the error is kept, and the run stops."""
@@ -112,8 +127,6 @@ class Engine:
         """Keep an exception for run() to raise."""
         if self.error is None:
             self.error = error
-        from pyemu.cpu.state import EXIT_REQUEST
-
         self.state[EXIT_REQUEST] = 1
 
     def _install_callbacks(self) -> None:

@@ -6,6 +6,7 @@ W^X holds everywhere: an image is written before it becomes executable; the code
 from __future__ import annotations
 
 import ctypes
+import gc
 import mmap
 import os
 
@@ -17,7 +18,7 @@ PAGE = 4096
 
 
 class ExecutableMemoryError(RuntimeError):
-    """The host forbids executable mappings."""
+    """The host forbids executable mappings, or has no room for them."""
 
 
 def address_of(mapping: mmap.mmap) -> int:
@@ -25,12 +26,26 @@ def address_of(mapping: mmap.mmap) -> int:
     return ctypes.addressof(ctypes.c_char.from_buffer(mapping))
 
 
+def map_low(handle: int, size: int, flags: int, prot: int = mmap.PROT_READ | mmap.PROT_WRITE) -> mmap.mmap:
+    """A mapping below 2 GiB. That space is scarce: machines that are over but not yet collected may hold some of it."""
+    try:
+        return mmap.mmap(handle, size, flags=flags | MAP_32BIT, prot=prot)
+    except OSError:
+        gc.collect()
+    try:
+        return mmap.mmap(handle, size, flags=flags | MAP_32BIT, prot=prot)
+    except OSError as error:
+        raise ExecutableMemoryError(
+            f"no {size >> 20} MiB of address space left below 2 GiB ({error.strerror}): close other machines first"
+        ) from None
+
+
 class Image:
     """Read-only executable code."""
 
     def __init__(self, code: bytes) -> None:
         size = -(-len(code) // PAGE) * PAGE
-        self.map = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_32BIT)
+        self.map = map_low(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         self.map[: len(code)] = code
         self.address = address_of(self.map)
         if _libc.mprotect(self.address, size, mmap.PROT_READ | mmap.PROT_EXEC):
@@ -46,9 +61,8 @@ class CodeCache:
         handle = os.memfd_create("pyemu-code")
         try:
             os.ftruncate(handle, size)
-            self.writable = mmap.mmap(handle, size, flags=mmap.MAP_SHARED | MAP_32BIT)
-            protection = mmap.PROT_READ | mmap.PROT_WRITE
-            self.executable = mmap.mmap(handle, size, flags=mmap.MAP_SHARED | MAP_32BIT, prot=protection)
+            self.writable = mmap.mmap(handle, size, flags=mmap.MAP_SHARED)
+            self.executable = map_low(handle, size, flags=mmap.MAP_SHARED)
         finally:
             os.close(handle)
         self.write_address, self.address = address_of(self.writable), address_of(self.executable)
@@ -62,6 +76,6 @@ class Array:
 
     def __init__(self, size: int, low: bool = False) -> None:
         size = max(PAGE, -(-size // PAGE) * PAGE)
-        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE | (MAP_32BIT if low else 0)
-        self.map = mmap.mmap(-1, size, flags=flags)
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE
+        self.map = map_low(-1, size, flags=flags) if low else mmap.mmap(-1, size, flags=flags)
         self.size, self.address = size, address_of(self.map)

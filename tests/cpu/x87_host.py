@@ -116,7 +116,7 @@ class Emulated:
         for n, bits in enumerate(image.st):
             at = FPR + 2 * (image.top() + n & 7)
             s[at], s[at + 1] = bits & M64, bits >> 64
-        self.machine.ram[AREA + MEMORY : AREA + MEMORY + len(image.memory)] = image.memory
+        self.machine.ram[AREA + MEMORY : AREA + MEMORY + len(image.memory)] = image.memory  # type: ignore[call-overload]
         s[GPR + RAX], s[GPR + RDI] = image.rax, AREA
         flags.set_eflags(s, image.rflags, M64)
 
@@ -128,13 +128,13 @@ class Emulated:
         st = [s[at] | s[at + 1] << 64 for at in words]
         memory = self.machine.ram[AREA + MEMORY : AREA + MEMORY + len(image.memory)]
         rflags = flags.eflags(s) & ARITHMETIC_FLAGS
-        return Image(st, s[FCW], s[FSW], s[FTW], bytes(memory), s[GPR + RAX], rflags)
+        return Image(st, s[FCW], s[FSW], s[FTW], bytes(memory), s[GPR + RAX], rflags)  # type: ignore[arg-type]
 
     def step(self, code: bytes) -> int:
         """Execute one instruction; -1, or the vector that it raised."""
         s = self.s
         start = system_setup.CODE
-        self.machine.ram[start : start + len(code)] = code
+        self.machine.ram[start : start + len(code)] = code  # type: ignore[call-overload]
         s[RIP] = start
         words = self.reference._fetch()
         if words is not None and not self.reference.concrete.execute(self.reference.forms[words[4] & 0xFFFF], words):

@@ -159,7 +159,7 @@ class Machine:
         """One instruction, which must not fault, and the jump after it: a block that generated code runs as a whole."""
         s = self.s
         if code != self.last:
-            engine._flush(engine._address)
+            engine.flush()
             self.last = code
         s[ICOUNT_LIMIT] = s[ICOUNT] + 2
         reason = engine.run()

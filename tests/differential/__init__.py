@@ -1,0 +1,1 @@
+"""Back ends held against each other on whole guests."""
