@@ -18,6 +18,7 @@ from pyemu.cpu.state import (
     MMU,
     PDPTE,
     RAM_BASE,
+    TLB_MISSES,
     WALK_PHYS,
     WALK_RIGHTS,
     State,
@@ -201,6 +202,7 @@ def mmu_index(s: State, access: int) -> int:
 
 def fill(s: State, linear: int, access: int, mmu: int) -> int:
     """Walk and enter the page into the TLB; 0, or 1 with the fault raised."""
+    s[TLB_MISSES] = s[TLB_MISSES] + 1
     if walk(s, linear, access, mmu):
         return 1
     rights = s[WALK_RIGHTS]

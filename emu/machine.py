@@ -10,6 +10,8 @@ Here everything is put together; the parts are in `board` (devices), `runloop` (
 
 from __future__ import annotations
 
+import json
+import os
 import sys
 import threading
 from collections.abc import Callable
@@ -17,7 +19,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
-from pyemu.accelerator import describe_memory, make_accelerator
+from pyemu.accelerator import Accelerator, describe_memory, make_accelerator
 from pyemu.board import Board
 from pyemu.chardev import Capture, Chardev, ChardevError, FdChardev, Mux, open_chardev
 from pyemu.clock import Clock, ClockTimer, CountedClock, RealTimeClock
@@ -78,6 +80,7 @@ class Machine:
         self._stopped = threading.Event()
         self._last_stop = Stop(StopKind.PAUSED)
         self._started = False
+        self.accelerator: Accelerator | None = None
         self._closed = False
         self._ending: Stop | None = None
         self.state = new_state()
@@ -197,7 +200,7 @@ class Machine:
             return
         self._started = True
         name = ACCELERATORS[self.config.accelerator]
-        accelerator = make_accelerator(name, self.state, self.host, self.ram)
+        self.accelerator = accelerator = make_accelerator(name, self.state, self.host, self.ram)
         self.io.start()
         for chardev in self.chardevs:
             chardev.start(self.io)
@@ -424,6 +427,14 @@ class Machine:
         if ended:
             # A vCPU that didn't stop may still be writing to guest memory: better leak it than crash.
             self.ram.close()
+        self._write_statistics()
+
+    def _write_statistics(self) -> None:
+        """The accelerator's counters as JSON, into the file that PYEMU_STATS names."""
+        path, counters = os.environ.get("PYEMU_STATS"), getattr(self.accelerator, "statistics", None)
+        if path and counters is not None:
+            with open(path, "w") as file:
+                json.dump(counters(), file, indent=2)
 
     def _close_chardevs(self) -> None:
         for chardev in self.chardevs:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 SHARD = 120  # handlers a module
 ROOTS = (
-    "pyemu.jit.loop.run", "pyemu.jit.blocks.flush", "pyemu.jit.blocks.written", "pyemu.cpu.tlb.flush_all",
+    "pyemu.jit.loop.run", "pyemu.jit.blocks.flush", "pyemu.jit.blocks.written", "pyemu.jit.native.ticks",
 )  # fmt: skip
 
 

@@ -8,14 +8,28 @@ the GIL and takes it only in callbacks.
 from __future__ import annotations
 
 import ctypes
+import os
 import struct
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 from pyemu.cpu.host import CALL_MMIO_READ, CALL_MMIO_WRITE, CALL_PORT_READ, CALL_PORT_WRITE, CALL_SERVICE, Exit, Host
 from pyemu.cpu.primitives import SERVICE_NAMES, call_service
-from pyemu.cpu.state import CODE_BITMAP, EXIT_REQUEST, HOST_CALLS, M64, RAM_BASE, RANGE_COUNT, RANGES, State
+from pyemu.cpu.state import (
+    CODE_BITMAP,
+    EXIT_REQUEST,
+    HOST_CALLS,
+    ICOUNT,
+    M64,
+    RAM_BASE,
+    RANGE_COUNT,
+    RANGES,
+    TLB_MISSES,
+    State,
+)
 from pyemu.jit import build, hostmem
 from pyemu.jit import layout as ly
 
@@ -36,6 +50,23 @@ def image() -> tuple[build.Image, hostmem.Image]:
             SERVICE_NAMES.update(built.services)
             _image = built, hostmem.Image(built.code)
         return _image
+
+
+def host_ticks_per_ms() -> float:
+    """The rate of the host's time-stamp counter, measured for a moment: only statistics need it."""
+    kind = ctypes.CFUNCTYPE(ctypes.c_uint64)
+    built, code = image()
+    ticks = kind(code.address + built.symbols["pyemu.jit.native.ticks"])
+    first, start = ticks(), time.perf_counter()
+    time.sleep(0.01)
+    return float(ticks() - first) / ((time.perf_counter() - start) * 1e3)
+
+
+def _place(name: str, a: int) -> str:
+    """What a callback is about: the service, the port, or the page."""
+    if name == "service":
+        return f"service {SERVICE_NAMES[a][1].strip('_')}"
+    return f"{name} {a:#x}" if name.startswith("port") else f"{name} {a & ~0xFFF:#x}"
 
 
 class Engine:
@@ -100,8 +131,8 @@ class Engine:
         self._flush(self._address)
 
     def written(self, address: int, length: int) -> None:
-        """RAM changed behind the vCPU's back (DMA, debugger): drop what was translated from it. On the vCPU's thread, or
-        while it stands still."""
+        """RAM changed behind the vCPU's back (DMA, debugger): drop what was translated from it. On the vCPU's thread,
+        or while it stands still."""
         end = address + length
         while address < end:
             step = min(end, (address | 0xFFF) + 1) - address
@@ -112,10 +143,12 @@ class Engine:
     def _guard(self, name: str, function: Callable[[int, int, int], int | None]) -> object:
         """A callback never raises into native code: the error is kept, and the run stops."""
         calls = self.calls
+        counting = bool(os.environ.get("PYEMU_STATS"))
 
         def callback(_: int, a: int, b: int, c: int) -> int:
             try:
-                calls[name] += 1
+                if counting:
+                    calls[_place(name, a)] += 1
                 return (function(a, b, c) or 0) & M64
             except BaseException as error:  # also KeyboardInterrupt
                 self.fail(error)
@@ -152,8 +185,23 @@ class Engine:
             raise error
         return reason
 
-    def statistics(self) -> dict[str, int]:
-        """The tiers' counters."""
-        names = zip(ly.STAT_NAMES, range(ly.STAT_BLOCKS, ly.STAT_BLOCKS + len(ly.STAT_NAMES)), strict=True)
-        counters = {name: self.state[index] for name, index in names}
-        return counters | {f"callbacks: {name}": count for name, count in self.calls.items()}
+    def statistics(self) -> dict[str, Any]:
+        """The tiers' counters: of translation, of what left translated code, and of callbacks into Python by place."""
+        s = self.state
+        translated = s[ly.STAT_INSTRUCTIONS]
+        return {
+            "instructions": s[ICOUNT],
+            "blocks": s[ly.STAT_BLOCKS],
+            "blocks invalidated": s[ly.STAT_INVALIDATED],
+            "instructions translated": translated,
+            "host bytes per guest instruction": round(s[ly.STAT_CODE_BYTES] / max(1, translated), 1),
+            "translation (ms)": round(s[ly.STAT_TRANSLATE_TICKS] / host_ticks_per_ms(), 1),
+            "TLB misses": s[TLB_MISSES],
+            "slow exits": {
+                "handler calls": s[ly.STAT_HANDLER_CALLS],
+                "returns to the loop": s[ly.STAT_LOOKUPS],
+                "slots linked": s[ly.STAT_CHAINS],
+                "faults": s[ly.STAT_FAULTS],
+            },
+            "callbacks": dict(self.calls.most_common()),
+        }

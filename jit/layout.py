@@ -55,12 +55,8 @@ PAGE_WORDS = 2
 # ---- statistics --------------------------------------------------------------------------------------------------
 (
     STAT_BLOCKS, STAT_INSTRUCTIONS, STAT_TRANSLATE_TICKS, STAT_CODE_BYTES, STAT_INVALIDATED, STAT_FLUSHES,
-    STAT_TLB_MISSES, STAT_SLOW_EXITS, STAT_HANDLER_CALLS, STAT_LOOKUPS, STAT_FAULTS, STAT_INTERRUPTS, STAT_CHAINS,
-) = range(STATS, STATS + 13)  # fmt: skip
-STAT_NAMES = (
-    "blocks", "instructions translated", "translation ticks", "code bytes", "blocks invalidated", "arena flushes",
-    "tlb misses", "slow exits", "handler calls", "lookups", "faults", "interrupts", "chains",
-)  # fmt: skip
+    STAT_HANDLER_CALLS, STAT_LOOKUPS, STAT_FAULTS, STAT_CHAINS,
+) = range(STATS, STATS + 10)  # fmt: skip
 
 # ---- jump cache: two halves (user, kernel addresses) of {tag, code} --------------------------------------------------
 # The tag is RIP with the mode word's 17 bits folded over its sign bits, so one compare checks both: of a canonical

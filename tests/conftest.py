@@ -10,6 +10,7 @@ EMULATORS = {"pyemu": machines.PYEMU, "qemu": machines.QEMU}
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--emulator qemu` runs the boot tests against QEMU: that judges the tests, and the guests, rather than pyemu."""
     parser.addoption("--emulator", choices=sorted(EMULATORS), default="pyemu", help="what the boot tests boot with")
+    parser.addoption("--regenerate", action="store_true", help="write golden files anew instead of comparing with them")
 
 
 @pytest.fixture(scope="session")
