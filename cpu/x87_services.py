@@ -196,7 +196,9 @@ def _indefinite(kind: int) -> int:
 
 # ---- D9 F0-FF: everything else that computes -----------------------------------------------------------------------
 _ONE: dict[int, Callable[[int, sf.FloatContext], int]] = {
-    0xF0: trans.f2xm1, 0xFA: lambda a, c: sf.sqrt(sf.X80, a, c), 0xFC: lambda a, c: sfc.round_to_int(sf.X80, a, c),
+    0xF0: trans.f2xm1,
+    0xFA: lambda a, c: sf.sqrt(sf.X80, a, c),
+    0xFC: lambda a, c: sfc.round_to_int(sf.X80, a, c),
 }
 _TWO_POP = {0xF1: trans.fyl2x, 0xF3: trans.fpatan, 0xF9: trans.fyl2xp1}
 _REMAINDER = {0xF5: arith.fprem1, 0xF8: arith.fprem}

@@ -5,10 +5,12 @@ The image is keyed by a digest of everything that goes into it. Loading it needs
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import importlib.util
 import marshal
 import os
+import signal
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -74,7 +76,8 @@ def _build() -> tuple[bytes, dict[str, int], list[int], bytes, bytes, dict[int, 
     objects: list[bytes] = []
     stencils: dict[str, Stencil] = {}
     workers = int(os.environ.get("PYEMU_BUILD_JOBS", os.cpu_count() or 1))
-    with ProcessPoolExecutor(max_workers=workers) as pool, Progress(2 * len(parts) + 1) as progress:
+    pool = ProcessPoolExecutor(max_workers=workers, initializer=die_with_parent)
+    with pool, Progress(2 * len(parts) + 1) as progress:
         handlers = [pool.submit(compile_handlers, *part) for part in parts]
         others = [pool.submit(compile_stencils, *part) for part in parts]
         needed = set(ROOTS)
@@ -92,6 +95,12 @@ def _build() -> tuple[bytes, dict[str, int], list[int], bytes, bytes, dict[int, 
     addresses = [image.symbols[f"op.{form.name}"] for form in table.forms]
     symbols = {name: at for name, at in image.symbols.items() if name.startswith(("pyemu.jit.", "thunk."))}
     return image.data, symbols, addresses, *serialise(stencils, table.forms), SERVICE_NAMES
+
+
+def die_with_parent() -> None:
+    """A worker whose parent was killed stops too (prctl(2), PR_SET_PDEATHSIG), and leaves Ctrl-C to the parent."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class Progress:

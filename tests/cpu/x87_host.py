@@ -13,7 +13,12 @@ from dataclasses import dataclass, field
 from functools import cache
 
 from pyemu.cpu import flags
-from pyemu.cpu.reference import Reference
+from pyemu.cpu.concrete import Concrete
+from pyemu.cpu.decode import record as rc
+from pyemu.cpu.decode.decoder import decode, start_fetch
+from pyemu.cpu.host import Exit
+from pyemu.cpu.mode import CODE32, CODE64
+from pyemu.cpu.ops import build_table
 from pyemu.cpu.state import (
     FAULT_VECTOR,
     FCW,
@@ -24,14 +29,20 @@ from pyemu.cpu.state import (
     FSW,
     FTW,
     GPR,
+    ICOUNT,
     ICOUNT_LIMIT,
     M64,
+    MODE,
+    NO_FAULT,
     RAX,
     RDI,
+    RECORD,
     RIP,
     State,
-)  # fmt: skip
+)
+from pyemu.jit.engine import Engine
 from tests.cpu import system_setup
+from tests.cpu.semantics.machines import JUMP_TO_SELF, NoDevices
 from tests.cpu.softfloat_host import HostLoop
 
 MEMORY = 112  # offset of the memory operand
@@ -100,25 +111,27 @@ def run_host(code: bytes, images: Sequence[Image]) -> list[Image]:
 
 
 class Emulated:
-    """pyemu in 64-bit mode, one instruction at a time."""
+    """pyemu, one instruction at a time; in 64-bit mode unless another machine is given. `step` is for "reference"."""
 
-    def __init__(self) -> None:
-        self.machine = system_setup.long()
+    def __init__(self, machine: system_setup.Machine | None = None, backend: str = "reference") -> None:
+        self.machine = machine or system_setup.long()
         self.s: State = self.machine.s
-        self.reference = Reference(self.s, self.s.host if hasattr(self.s, "host") else None, self.s.ram)  # type: ignore[arg-type]
-        self.s[ICOUNT_LIMIT] = M64
+        self.concrete = Concrete(self.s)
+        self.forms = build_table().forms
+        self.engine = None if backend == "reference" else Engine(self.s, NoDevices(), self.s.ram, backend)
 
     def load(self, image: Image) -> None:
         """Make the image the processor's state."""
         s = self.s
+        s[FAULT_VECTOR] = NO_FAULT
         s[FCW], s[FSW], s[FTW] = image.control, image.status, image.tags
         s[FOP] = s[FIP] = s[FDP] = 0
         for n, bits in enumerate(image.st):
             at = FPR + 2 * (image.top() + n & 7)
             s[at], s[at + 1] = bits & M64, bits >> 64
-        self.machine.ram[AREA + MEMORY : AREA + MEMORY + len(image.memory)] = image.memory  # type: ignore[call-overload]
+        self.s.ram[AREA + MEMORY : AREA + MEMORY + len(image.memory)] = image.memory
         s[GPR + RAX], s[GPR + RDI] = image.rax, AREA
-        flags.set_eflags(s, image.rflags, M64)
+        flags.set_eflags(s, image.rflags, ARITHMETIC_FLAGS)
 
     def read(self, image: Image) -> Image:
         """The processor's state, with as much memory as `image` has."""
@@ -126,27 +139,50 @@ class Emulated:
         top = s[FSW] >> 11 & 7
         words = [FPR + 2 * (top + n & 7) for n in range(8)]
         st = [s[at] | s[at + 1] << 64 for at in words]
-        memory = self.machine.ram[AREA + MEMORY : AREA + MEMORY + len(image.memory)]
+        memory = self.s.ram[AREA + MEMORY : AREA + MEMORY + len(image.memory)]
         rflags = flags.eflags(s) & ARITHMETIC_FLAGS
-        return Image(st, s[FCW], s[FSW], s[FTW], bytes(memory), s[GPR + RAX], rflags)  # type: ignore[arg-type]
+        return Image(st, s[FCW], s[FSW], s[FTW], bytes(memory), s[GPR + RAX], rflags)
 
     def step(self, code: bytes) -> int:
         """Execute one instruction; -1, or the vector that it raised."""
         s = self.s
         start = system_setup.CODE
-        self.machine.ram[start : start + len(code)] = code  # type: ignore[call-overload]
+        s.ram[start : start + len(code)] = code
         s[RIP] = start
-        words = self.reference._fetch()
-        if words is not None and not self.reference.concrete.execute(self.reference.forms[words[4] & 0xFFFF], words):
-            assert s[RIP] == start + len(code)
-            return -1
+        word = s[MODE]
+        failed = start_fetch(s, start) or decode(s, start, start, word & CODE64, (word & CODE32) >> 1)
+        if not failed:
+            words = [s[RECORD + n] for n in range(rc.WORDS)]
+            if not self.concrete.execute(self.forms[words[rc.PACKED] & 0xFFFF], words):
+                assert s[RIP] == start + len(code)
+                return -1
         return int(s[FAULT_VECTOR])
+
+    def absolute(self, digit: int, address: int) -> bytes:
+        """ModRM and displacement of [address] in 16- or 32-bit mode."""
+        if self.s[MODE] & CODE32:
+            return bytes([digit << 3 | 5]) + struct.pack("<I", address)
+        return bytes([digit << 3 | 6]) + struct.pack("<H", address)
 
     def run(self, code: bytes, images: Sequence[Image]) -> list[Image]:
         """What run_host() does; no instruction may raise an exception."""
         results = []
+        if self.engine is not None:
+            self.s.ram[system_setup.CODE : system_setup.CODE + len(code) + 2] = code + JUMP_TO_SELF
+            self.engine.flush()
         for image in images:
             self.load(image)
-            assert self.step(code) == -1
+            if self.engine is None:
+                assert self.step(code) == -1
+            else:
+                self._run_native(self.engine, code)
             results.append(self.read(image))
         return results
+
+    def _run_native(self, engine: Engine, code: bytes) -> None:
+        """The instruction and the jump after it: a block that generated code runs as a whole."""
+        s = self.s
+        s[RIP] = system_setup.CODE
+        s[ICOUNT_LIMIT] = s[ICOUNT] + 2
+        assert engine.run() == Exit.BUDGET
+        assert s[RIP] == system_setup.CODE + len(code)

@@ -47,7 +47,7 @@ BAD_USAGE = [
     (["-icount", "shift=auto"], "auto"),
     (["-display", "gtk"], "gtk"),
     (["-initrd", "file"], "-initrd needs -kernel"),
-    (["-append", "quiet"], "-append needs -kernel"),
+    (["-bios", "rom", "-append", "quiet"], "-append needs -kernel"),
     (["-kernel"], "needs a value"),
     (["-nonsense"], "-nonsense"),
     (["-kernell", "x"], "-kernell"),
