@@ -43,6 +43,7 @@ from pyemu.until import RESUMABLE, Condition, GuestTime, SerialText, Stop, StopK
 from pyemu.virtual import read_virtual, translate, write_virtual
 
 _PATIENCE_S = 0.7  # how long a vCPU may take to notice that it shall end
+_SLICE_S = 0.2  # how long the main thread waits at a time
 _HINT_AFTER_NS = 10_000_000_000
 _HINT = 'pyemu: no output on the serial port for 10 seconds; a Linux kernel needs -append "console=ttyS0" to talk there'
 
@@ -253,7 +254,9 @@ class Machine:
             self.loop.resume()
         while self.loop.final is None:
             ending = self._ending
-            if not self._stopped.wait(None if ending is None else _PATIENCE_S) and ending is not None:
+            # Never without a limit: Python runs signal handlers between waits, and one signal close behind another can be
+            # missed by a wait that has no end.
+            if not self._stopped.wait(_SLICE_S if ending is None else _PATIENCE_S) and ending is not None:
                 return ending  # native code that doesn't listen can't keep the process alive
             self._stopped.clear()
         return self.loop.final

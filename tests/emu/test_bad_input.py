@@ -1,0 +1,104 @@
+"""What can't be started, as a user sees it: one clear line on stderr, nothing on stdout, status 1 or 2, and soon."""
+
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.firmware import helpers
+from tests.guests import build
+
+
+def run(*arguments: str) -> tuple[int, str]:
+    """The status and the one line of a process that fails."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pyemu", "-nographic", "-accel", "reference", *arguments],
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=20,
+    )  # fmt: skip
+    lines = done.stderr.splitlines()
+    assert done.stdout == ""
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("pyemu: ")
+    assert "internal error" not in lines[0]
+    return done.returncode, lines[0]
+
+
+def elf(bits: int, machine: int) -> bytes:
+    """An ELF header without anything behind it (ELF specification, figure 1-3)."""
+    kind = {32: 1, 64: 2}[bits]
+    return b"\x7fELF" + bytes([kind, 1, 1]) + bytes(9) + struct.pack("<HHI", 2, machine, 1) + bytes(1000)
+
+
+WRONG_MACHINES = {
+    "arm": (elf(32, 40), "ARM"),
+    "aarch64": (elf(64, 183), "64-bit ARM"),
+    "riscv": (elf(64, 243), "RISC-V"),
+    "arm64-image": (bytes(0x38) + b"ARM\x64" + bytes(1000), "64-bit ARM"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_MACHINES)
+def test_wrong_architecture_is_named(name: str, tmp_path: Path) -> None:
+    data, what = WRONG_MACHINES[name]
+    (tmp_path / name).write_bytes(data)
+    status, line = run("-kernel", str(tmp_path / name))
+    assert status == 1
+    assert what in line
+
+
+def test_no_readable_file(tmp_path: Path) -> None:
+    """Missing, empty, a directory; and a path below a file, which not even root can read."""
+    empty = tmp_path / "empty"
+    empty.touch()
+    for path, why in (
+        (tmp_path / "missing", "No such file"),
+        (empty, "empty"),
+        (tmp_path, "directory"),
+        (empty / "below", "Not a directory"),
+    ):
+        for option in ("-kernel", "-bios"):
+            status, line = run(option, str(path))
+            assert (option, status) == (option, 1)
+            assert why.lower() in line.lower(), line
+
+
+def test_truncated_kernels(tmp_path: Path) -> None:
+    path = tmp_path / "kernel"
+    for whole in (helpers.BZIMAGE, build("cli_loop")):
+        for length in (1, 12, 40, 500, 600):
+            path.write_bytes(whole[: min(length, len(whole) - 1)])
+            status, line = run("-kernel", str(path))
+            assert status == 1, line
+
+
+@pytest.mark.parametrize("megabytes", [17, 4096])
+def test_initrd_too_large_for_memory(megabytes: int, tmp_path: Path) -> None:
+    kernel, initrd = tmp_path / "kernel", tmp_path / "initrd"
+    kernel.write_bytes(helpers.BZIMAGE)
+    with initrd.open("wb") as file:
+        file.truncate(megabytes << 20)  # sparse
+    status, line = run("-m", "16", "-kernel", str(kernel), "-initrd", str(initrd))
+    assert status == 1
+    assert "initrd" in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (["-m", "0"], "memory size"),
+        (["-m", "1T"], "too large"),
+        (["-M", "nonsense"], "nonsense"),
+        (["-cpu", "nonsense"], "nonsense"),
+        (["-accel", "nonsense"], "nonsense"),
+        (["-nonsense"], "-nonsense"),
+        (["-device", "nonsense"], "nonsense"),
+        (["-initrd", "file"], "-kernel"),
+    ],
+    ids=lambda value: " ".join(value),
+)
+def test_bad_usage(arguments: list[str], what: str) -> None:
+    status, line = run(*arguments)
+    assert status == 2
+    assert what in line
