@@ -254,8 +254,8 @@ class Machine:
             self.loop.resume()
         while self.loop.final is None:
             ending = self._ending
-            # Never without a limit: Python runs signal handlers between waits, and one signal close behind another can be
-            # missed by a wait that has no end.
+            # Never without a limit: Python runs signal handlers between waits, and one signal close behind another can
+            # be missed by a wait that has no end.
             if not self._stopped.wait(_SLICE_S if ending is None else _PATIENCE_S) and ending is not None:
                 return ending  # native code that doesn't listen can't keep the process alive
             self._stopped.clear()
