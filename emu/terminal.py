@@ -33,15 +33,21 @@ class RawTerminal:
     def enter(self) -> None:
         if self._saved is not None or not os.isatty(self._fd):
             return
+        if self._in_background():
+            return  # a background job that changes the terminal would be stopped by SIGTTOU
         try:
-            if os.tcgetpgrp(self._fd) != os.getpgrp():
-                return  # a background job that changes the terminal would be stopped by SIGTTOU
             saved = termios.tcgetattr(self._fd)
         except (OSError, termios.error):
             return
         atexit.register(self.leave)
         self._saved = saved
         self._apply()
+
+    def _in_background(self) -> bool:
+        try:
+            return os.tcgetpgrp(self._fd) != os.getpgrp()
+        except OSError:
+            return False  # not our controlling terminal: there is no job control on it
 
     def _apply(self) -> None:
         mode = termios.tcgetattr(self._fd)

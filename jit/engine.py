@@ -203,5 +203,5 @@ class Engine:
                 "slots linked": s[ly.STAT_CHAINS],
                 "faults": s[ly.STAT_FAULTS],
             },
-            "callbacks": dict(self.calls.most_common()),
+            "callbacks": dict(self.calls.most_common(16)),
         }

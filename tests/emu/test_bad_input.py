@@ -66,7 +66,7 @@ def test_no_readable_file(tmp_path: Path) -> None:
 
 def test_truncated_kernels(tmp_path: Path) -> None:
     path = tmp_path / "kernel"
-    for whole in (helpers.BZIMAGE, build("cli_loop")):
+    for whole in (helpers.bzimage(), build("cli_loop")):
         for length in (1, 12, 40, 500, 600):
             path.write_bytes(whole[: min(length, len(whole) - 1)])
             status, line = run("-kernel", str(path))
@@ -76,7 +76,7 @@ def test_truncated_kernels(tmp_path: Path) -> None:
 @pytest.mark.parametrize("megabytes", [17, 4096])
 def test_initrd_too_large_for_memory(megabytes: int, tmp_path: Path) -> None:
     kernel, initrd = tmp_path / "kernel", tmp_path / "initrd"
-    kernel.write_bytes(helpers.BZIMAGE)
+    kernel.write_bytes(helpers.bzimage())
     with initrd.open("wb") as file:
         file.truncate(megabytes << 20)  # sparse
     status, line = run("-m", "16", "-kernel", str(kernel), "-initrd", str(initrd))

@@ -3,7 +3,6 @@
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 
 import pytest
 
@@ -26,10 +25,10 @@ def run(accelerator: str, *options: str, keys: str = "") -> subprocess.Completed
 
 
 @pytest.mark.parametrize("accelerator", ACCELERATORS)
-def test_selftest_is_ok_and_status_0(accelerator: str, record_property: Callable[[str, object], None]) -> None:
+def test_selftest_is_ok_and_status_0(accelerator: str) -> None:
     started = time.monotonic()
     done = run(accelerator, "-append", "selftest")
-    record_property("seconds", round(time.monotonic() - started, 2))
+    print(f"{accelerator}: {time.monotonic() - started:.2f} s")  # pytest -rP shows it
     assert done.returncode == 0, done.stderr
     lines = done.stdout.replace("\r", "").splitlines()
     assert [line for line in lines if line.endswith(": ok")] == [f"{part}: ok" for part in PARTS]
@@ -45,7 +44,7 @@ def test_shell_answers(accelerator: str) -> None:
     assert "Type help." in text
     for command in ("help", "mem", "ticks", "fault", "cpuid", "reboot", "poweroff"):
         assert f"\n{command}\t" in text
-    assert "read back 42" in text
+    assert ", reads back 42" in text
     assert "powering off" in text
 
 

@@ -17,7 +17,7 @@ from tests.guests import HOSTILE, build
 
 START_SECONDS = 60.0  # the first start may have to build the code cache
 MISBEHAVE_SECONDS = 1.5
-END_SECONDS = 3.0  # a second is promised; a loaded machine gets more, and the log has the figure
+END_SECONDS = 3.0  # a second is promised; a loaded machine gets more, and `pytest -rP` shows the figure
 CTRL_A_X = b"\x01x"
 CTRL_C = b"\x03"
 
@@ -104,13 +104,13 @@ def misbehaving(
     return start
 
 
-def end_soon(session: Session, end: Callable[[], object], record: Callable[[str, object], None]) -> int:
+def end_soon(session: Session, end: Callable[[], object]) -> int:
     """Do `end`; the process must end soon, and by itself. Returns its status."""
     started = time.monotonic()
     end()
     session.read_until(session.ended, END_SECONDS)
     seconds = time.monotonic() - started
-    record("seconds", round(seconds, 2))
+    print(f"ended after {seconds:.2f} s")  # pytest -rP shows it
     text = session.output.decode(errors="replace")
     assert session.status is not None, f"still running {seconds:.1f} s later: {text[-1000:]}"
     assert "Traceback" not in text, text
@@ -128,10 +128,9 @@ def test_user_stays_in_control(
     misbehaving: Callable[..., Session],
     options: tuple[str, ...],
     keys: bytes,
-    record_property: Callable[[str, object], None],
 ) -> None:
     session = misbehaving(*options)
-    end_soon(session, lambda: session.type(keys), record_property)
+    end_soon(session, lambda: session.type(keys))
 
 
 @pytest.mark.parametrize(("options", "keys"), [(RAW, CTRL_A_X), (COOKED, CTRL_C)], ids=["ctrl-a x", "ctrl-c"])
@@ -141,13 +140,12 @@ def test_user_stays_in_control_of_the_interpreters(
     accelerator: str,
     options: tuple[str, ...],
     keys: bytes,
-    record_property: Callable[[str, object], None],
     request: pytest.FixtureRequest,
 ) -> None:
     if request.config.getoption("--emulator") != "pyemu":
         pytest.skip("these accelerators are pyemu's")
     session = misbehaving("-accel", accelerator, *options)
-    status = end_soon(session, lambda: session.type(keys), record_property)
+    status = end_soon(session, lambda: session.type(keys))
     assert status == (0 if keys == CTRL_A_X else 128 + signal.SIGINT)
 
 
@@ -155,13 +153,12 @@ def test_user_stays_in_control_of_the_interpreters(
 def test_signals_end_it(
     misbehaving: Callable[..., Session],
     number: signal.Signals,
-    record_property: Callable[[str, object], None],
     request: pytest.FixtureRequest,
 ) -> None:
     if request.config.getoption("--emulator") != "pyemu":
         pytest.skip("the exit status is pyemu's")
     session = misbehaving(*RAW)
-    assert end_soon(session, lambda: os.kill(session.pid, number), record_property) == 128 + number
+    assert end_soon(session, lambda: os.kill(session.pid, number)) == 128 + number
 
 
 @pytest.mark.parametrize("name", HOSTILE)
