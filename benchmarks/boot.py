@@ -276,7 +276,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as directory:
             statistics_file = Path(directory) / "statistics.json"
             if arguments.cold:
-                cold = measure(sides[0], digest, arguments.timeout, {"XDG_CACHE_HOME": f"{directory}/cache"})
+                cold = measure(sides[0], digest, arguments.timeout, {"PYEMU_CACHE": f"{directory}/cache"})
                 print(f"pyemu with an empty cache: {cold.total:.2f} s\n", flush=True)
             for side in sides:
                 if side.name != BASELINE:

@@ -342,9 +342,9 @@ def software_interrupt(s: State, vector: int, kind: int, next_rip: int) -> int:
 
 # ---- exceptions, double and triple faults --------------------------------------------------------------
 def record_fault(s: State, count: int) -> int:
-    """Append the noted exception to FAULT_CHAIN, dropping the oldest when it is full; returns the new word count."""
+    """Append the noted exception to FAULT_CHAIN, which keeps the first (the cause) and the latest; the new word count."""
     if count == CHAIN_WORDS:
-        for n in range(CHAIN_WORDS - 2):
+        for n in range(2, CHAIN_WORDS - 2):
             s[FAULT_CHAIN + n] = s[FAULT_CHAIN + n + 2]
         count = CHAIN_WORDS - 2
     s[FAULT_CHAIN + count] = VALID | (s[FAULT_ERROR] & 0xFFFFFFFF) << 8 | s[FAULT_VECTOR]
