@@ -342,7 +342,7 @@ def software_interrupt(s: State, vector: int, kind: int, next_rip: int) -> int:
 
 # ---- exceptions, double and triple faults --------------------------------------------------------------
 def record_fault(s: State, count: int) -> int:
-    """Append the noted exception to FAULT_CHAIN, which keeps the first (the cause) and the latest; the new word count."""
+    """Append the noted exception to FAULT_CHAIN, which keeps the first (the cause) and the latest; gives the count."""
     if count == CHAIN_WORDS:
         for n in range(2, CHAIN_WORDS - 2):
             s[FAULT_CHAIN + n] = s[FAULT_CHAIN + n + 2]
