@@ -8,7 +8,6 @@ read how an instruction happens. Floating point is computed by softfloat.py.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from pyemu.cpu import memory, segments
 from pyemu.cpu import softfloat as sf
@@ -16,8 +15,8 @@ from pyemu.cpu import softfloat_convert as sfc
 from pyemu.cpu.decode import record as rc
 from pyemu.cpu.faults import UD, XM, raise_fault
 from pyemu.cpu.instruction import STACK_ACCESS, Instruction
-from pyemu.cpu.ops import Form, Operand
-from pyemu.cpu.state import CR4, GPR, M64, MXCSR, RECORD, RIP, RSP, SEG_BASE, SS, STACK_MASK, VALUE, State
+from pyemu.cpu.ops import Form
+from pyemu.cpu.state import CR4, GPR, M64, MXCSR, RIP, RSP, SS, STACK_MASK, VALUE, State
 from pyemu.cpu.values import Value
 
 CR4_OSXMMEXCPT = 1 << 10
@@ -295,10 +294,3 @@ class Concrete(Instruction):
 
     def value(self, width: int = 64) -> Value:
         return self.state(VALUE, width)
-
-    def operands_of(self, form: Form) -> tuple[Operand, ...]:
-        """The operands of a form, for tools."""
-        return form.operands
-
-
-__all__ = ["RECORD", "SEG_BASE", "Any", "Concrete", "Stop"]

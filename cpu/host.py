@@ -1,7 +1,7 @@
 """What a processor needs of the machine around it, and why a run stops.
 
 The machine implements `Host`; the reference interpreter calls it directly, native code through callbacks whose
-addresses stand in `State[HOST_CALLS + n]` (jit/runtime.py installs them).
+addresses stand in `State[HOST_CALLS + n]` (jit/engine.py installs them).
 """
 
 from __future__ import annotations

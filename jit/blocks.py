@@ -11,11 +11,10 @@ from __future__ import annotations
 from array import array
 
 from pyemu.cpu import mode as md
-from pyemu.cpu import paging, physical, tlb
+from pyemu.cpu import paging, tlb
 from pyemu.cpu.decode import record as rc
 from pyemu.cpu.decode.decoder import decode
 from pyemu.cpu.ops import build_table
-from pyemu.cpu.primitives import ram8
 from pyemu.cpu.state import (
     CODE_BITMAP,
     CS,
@@ -37,9 +36,6 @@ from pyemu.jit.native import peek8, peek64, poke8, poke64
 
 FORMS = build_table().forms
 ENDS_BLOCK = array("B", [f.row.ends_block for f in FORMS])
-
-# What of the mode word a translation depends on.
-KEY_MODE = M64
 
 
 def hash_of(phys: int, rip: int) -> int:
@@ -324,6 +320,3 @@ def unlink_hash(s: State, block: int) -> int:
             return 0
         where = peek64(where) + 8 * ly.B_HASH_NEXT
     return 0
-
-
-__all__ = ["build", "find", "flush", "lookup", "physical", "ram8", "written"]

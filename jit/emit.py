@@ -12,11 +12,10 @@ Not here: what instructions mean (cpu/semantics), mechanism code (subset.py).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import llvmlite.ir as ir
 
-from pyemu.cpu import memory, paging, segments, tlb
+from pyemu.cpu import memory, segments, tlb
 from pyemu.cpu.decode import record as rc
 from pyemu.cpu.faults import UD, XM, raise_fault
 from pyemu.cpu.instruction import STACK_ACCESS, Instruction
@@ -574,6 +573,3 @@ class Handler(Emitter):
     def stack_linear_at(self, pointer: Value, size: int, access: int) -> Value:
         at = pointer & self.state(STACK_MASK)
         return self._checked(self.const(SS, 64), at, size, access | STACK_ACCESS, at)
-
-
-__all__ = ["Any", "Emitter", "Handler", "paging"]

@@ -26,7 +26,6 @@ ENTER = JIT + 14  # host address of the entry thunk
 USE_CODE = JIT + 15  # 1: translate (jit), 0: interpret
 EXIT_SLOT = JIT + 16  # chaining: address of the slot that the last block left through, or 0
 THUNK_EXEC = JIT + 17
-ICOUNT_MODE = JIT + 18  # 1: time is counted in instructions
 JUMP_CACHE = JIT + 19  # host address of the jump cache
 THUNK_LEAVE = JIT + 20
 THUNK_UNLINKED = JIT + 21

@@ -15,7 +15,7 @@ from pyemu.cpu import primitives as p
 from pyemu.cpu.host import CALL_MMIO_READ, CALL_MMIO_WRITE, CALL_PORT_READ, CALL_PORT_WRITE, CALL_SERVICE
 from pyemu.cpu.state import CODE_BITMAP, HOST_CALLS, RAM_BASE
 from pyemu.jit import native
-from pyemu.jit.subset import I8, I32, I64, PTR, VOID, FunctionCompiler, Lowering
+from pyemu.jit.subset import I8, I64, PTR, VOID, FunctionCompiler, Lowering
 
 
 def state_word(b: ir.IRBuilder, s: ir.Value, index: int) -> ir.Value:
@@ -196,5 +196,3 @@ LOWERINGS: dict[Any, Lowering] = {
     native.shared_word: _volatile,
     native.host_tsc: _host_tsc,
 }
-
-__all__ = ["I32", "LOWERINGS", "ram_pointer", "state_word"]

@@ -21,10 +21,9 @@ from dataclasses import dataclass
 
 import llvmlite.ir as ir
 
-from pyemu.cpu import tlb
 from pyemu.cpu.decode import record as rc
 from pyemu.cpu.ops import Form
-from pyemu.cpu.state import EXIT_REQUEST, GPR, ICOUNT, ICOUNT_LIMIT, MODE, RIP, RSP, TLB, TLB_ENTRIES
+from pyemu.cpu.state import EXIT_REQUEST, GPR, ICOUNT, ICOUNT_LIMIT, MODE, RIP, RSP, TLB_ENTRIES
 from pyemu.cpu.values import Value
 from pyemu.jit import elf
 from pyemu.jit import layout as ly
@@ -484,6 +483,3 @@ def cut(code: bytes, relocations: list[tuple[int, int, int, int]]) -> Stencil | 
     if any(number == HOLE["cont"] for _, _, number, _ in relocations):
         return None
     return Stencil(code, relocations)
-
-
-__all__ = ["TLB", "tlb"]

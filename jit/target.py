@@ -6,7 +6,6 @@ Objects are kept in the cache by the hash of their IR, so that a rebuild compile
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 from typing import Any
 
 import llvmlite
@@ -67,6 +66,3 @@ def _compile(text: str, level: int, reloc: str) -> bytes:
         builder.getModulePassManager().run(module, builder)
     data: bytes = target.emit_object(module)
     return data
-
-
-__all__ = ["Path", "compile_ir", "machine"]

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from pyemu.cpu import mode as md
 from pyemu.cpu.decode import record as rc
-from pyemu.cpu.state import CS, M64, MMU, MMU_COUNT, MODE, SEG_BASE, TLB, TLB_ENTRIES, TLB_ENTRY_WORDS, ZERO, State
+from pyemu.cpu.state import M64, MMU, MODE, TLB, TLB_ENTRIES, TLB_ENTRY_WORDS, ZERO, State
 from pyemu.jit import layout as ly
 from pyemu.jit.elf import R_32, R_32S, R_64
-from pyemu.jit.native import copy_bytes, host_tsc, peek8, peek16, peek32, peek64, poke32, poke64
+from pyemu.jit.native import copy_bytes, host_tsc, peek16, peek32, peek64, poke32, poke64
 from pyemu.jit.stencil_table import (
     ADDRESS_ONLY,
     CHAIN,
@@ -51,7 +51,6 @@ from pyemu.jit.stencil_table import (
     H_SLOW,
     H_TLB,
     H_UNLINKED,
-    INDIRECT_END,
     JUMP,
     MAY_EXIT,
     MEMORY,
@@ -272,6 +271,3 @@ def translate(s: State, block: int) -> int:
 def room(s: State) -> int:
     """Is there room to translate another block?"""
     return int(s[ly.CODE_NEXT] + MARGIN < s[ly.COLD_NEXT] and s[ly.ARENA_NEXT] + MARGIN < s[ly.ARENA_END])
-
-
-__all__ = ["CS", "INDIRECT_END", "MMU_COUNT", "SEG_BASE", "peek8", "room", "translate"]
