@@ -6,7 +6,7 @@ takes
 them from the decoded record at run time, the stencil builder (stencils.py) from link-time holes. A handler is
 `i64 handler(State*, record*)`: 0 the next instruction follows, 1 a fault is raised and nothing is committed, 2 RIP is
 set.
-Not here: what instructions mean (cpu/semantics), mechanism code (subset.py).
+Not here: floating point (emit_float.py), what instructions mean (cpu/semantics), mechanism code (subset.py).
 """
 
 from __future__ import annotations
@@ -17,30 +17,22 @@ import llvmlite.ir as ir
 
 from pyemu.cpu import memory, segments, tlb
 from pyemu.cpu.decode import record as rc
-from pyemu.cpu.faults import UD, XM, raise_fault
-from pyemu.cpu.instruction import STACK_ACCESS, Instruction
+from pyemu.cpu.faults import raise_fault
+from pyemu.cpu.instruction import STACK_ACCESS
 from pyemu.cpu.ops import Form
-from pyemu.cpu.state import CR4, GPR, MMU, MXCSR, RIP, RSP, SS, STACK_MASK, TLB, TLB_ENTRIES, VALUE
+from pyemu.cpu.state import GPR, MMU, RIP, RSP, SS, STACK_MASK, TLB, TLB_ENTRIES, VALUE
 from pyemu.cpu.values import Value
+from pyemu.jit.emit_float import ARITHMETIC, PREDICATE, FloatEmitter, integer
 from pyemu.jit.subset import I1, I8, I32, I64, PTR, ModuleCompiler
 
 HANDLER_TYPE = ir.FunctionType(I64, [PTR, PTR])
 NEXT, FAULT, JUMPED = 0, 1, 2
-CR4_OSXMMEXCPT = 1 << 10
-DEFAULT_MXCSR = 0x1F80
 
 _INTEGER = {"add": "add", "sub": "sub", "mul": "mul", "and_": "and_", "or_": "or_", "xor": "xor"}
 _ORDER = {"eq": "==", "ne": "!=", "ult": "<", "ule": "<=", "slt": "<", "sle": "<="}
-_FLOAT = {"fadd": "add", "fsub": "sub", "fmul": "mul", "fdiv": "div", "fmin": "min", "fmax": "max", "fsqrt": "sqrt"}
-_PREDICATE = {"feq": 0, "flt": 1, "fle": 2, "funord": 3}
 
 
-def integer(bits: int) -> ir.IntType:
-    """iN."""
-    return ir.IntType(bits)
-
-
-class Emitter(Instruction):
+class Emitter(FloatEmitter):
     """Emits one instruction definition into the block at `self.b`."""
 
     def __init__(self, owner: ModuleCompiler, form: Form) -> None:
@@ -49,8 +41,8 @@ class Emitter(Instruction):
         self.s: ir.Value = None
         self.writes: list[Callable[[], None]] = []
         self.target: Value | None = None
-        self.mxcsr_slot: ir.Value | None = None
         self.entry: ir.Block = None
+        self.mxcsr_slot = None
 
     # ---- values --------------------------------------------------------------------------------------------
     def constant(self, number: int, width: int) -> Value:
@@ -83,8 +75,8 @@ class Emitter(Instruction):
 
     def binary(self, name: str, a: Value, b: Value) -> Value:
         x, y = self._same(a, b)
-        if name in _FLOAT:
-            return Value(self, self._float_operation(_FLOAT[name], a.width, x, y), a.width)
+        if name in ARITHMETIC:
+            return Value(self, self._float_operation(ARITHMETIC[name], a.width, x, y), a.width)
         if name in _INTEGER:
             return Value(self, getattr(self.b, _INTEGER[name])(x, y), a.width)
         if name in ("shl", "lshr", "ashr"):
@@ -142,7 +134,7 @@ class Emitter(Instruction):
 
     def compare(self, name: str, a: Value, b: Value) -> Value:
         x, y = self._same(a, b)
-        if name in _PREDICATE:
+        if name in PREDICATE:
             return Value(self, self._float_compare(name, a.width, x, y), 1)
         method = self.b.icmp_signed if name in ("slt", "sle") else self.b.icmp_unsigned
         return Value(self, method(_ORDER[name], x, y), 1)
@@ -151,7 +143,7 @@ class Emitter(Instruction):
         if name == "not_":
             return Value(self, self.b.not_(a.payload), a.width)
         if name == "fsqrt":
-            return Value(self, self._float_operation("sqrt", a.width, a.payload, None), a.width)
+            return Value(self, self._float_operation("sqrt", a.width, a.payload), a.width)
         kind = a.payload.type
         flag = [I1(0)] if name in ("ctlz", "cttz") else []
         suffix = f"v{kind.count}i{a.width}" if isinstance(kind, ir.VectorType) else f"i{a.width}"
@@ -212,135 +204,6 @@ class Emitter(Instruction):
         else:
             position = self.b.and_(index.payload, index.payload.type(count - 1))
         return Value(self, self.b.extract_element(self._vector(value, lane), position), lane)
-
-    # ---- floating point: the host's SSE unit under the guest's MXCSR, all exceptions masked -------------------
-    def _begin_float(self) -> None:
-        if self.mxcsr_slot is not None:
-            return
-        with self.b.goto_block(self.entry):
-            self.b.position_at_start(self.entry)
-            slot = self.b.alloca(I32)
-        self.mxcsr_slot = slot
-        word = self.b.and_(self.b.or_(self.mxcsr().payload, I32(0x1F80)), I32(~0x3F & 0xFFFFFFFF))
-        self._load_mxcsr(word)
-
-    def _load_mxcsr(self, word: ir.Value) -> None:
-        assert self.mxcsr_slot is not None
-        self.b.store(word, self.mxcsr_slot)
-        kind = ir.FunctionType(ir.VoidType(), [PTR])
-        self.b.asm(kind, "ldmxcsr ($0)", "r,~{memory},~{dirflag},~{fpsr},~{flags}", [self.mxcsr_slot], True)
-
-    def _finish_float(self) -> None:
-        """Accrue flags, restore the host's control word, raise #XM for an unmasked exception."""
-        if self.mxcsr_slot is None:
-            return
-        b, guest = self.b, self.mxcsr().payload
-        kind = ir.FunctionType(ir.VoidType(), [PTR])
-        b.asm(kind, "stmxcsr ($0)", "r,~{memory},~{dirflag},~{fpsr},~{flags}", [self.mxcsr_slot], True)
-        raised = b.and_(b.load(self.mxcsr_slot, typ=I32), I32(0x3F))
-        self._load_mxcsr(I32(DEFAULT_MXCSR))
-        self.mxcsr_slot = None
-        unmasked = b.and_(raised, b.not_(b.lshr(guest, I32(7))))
-        before = b.and_(unmasked, I32(7))  # invalid, denormal, divide come before the operation: no others then
-        raised = b.select(b.icmp_unsigned("!=", before, I32(0)), b.and_(raised, I32(7)), raised)
-        b.store(b.or_(guest, raised), self._word_pointer(MXCSR))
-        vector = self.state(CR4).bit(10).select(self.const(XM, 64), self.const(UD, 64))
-        self._exit_if(b.icmp_unsigned("!=", unmasked, I32(0)), lambda: self._raise(vector))
-
-    def _raise(self, vector: Value) -> None:
-        self.b.call(self.owner.declare(raise_fault), [self.s, vector.payload, I64(0)])  # type: ignore[arg-type]
-
-    def _float_operation(self, name: str, width: int, x: ir.Value, y: ir.Value | None) -> ir.Value:
-        """One SSE instruction on the whole vector if it is 128 bits wide, else on each lane."""
-        self._begin_float()
-        kind = x.type
-        if isinstance(kind, ir.VectorType) and kind.count * width != 128:
-            return self._lanes(x, y, lambda p, q: self._float_operation(name, width, p, q))
-        packed = isinstance(kind, ir.VectorType)
-        element: ir.Type = ir.FloatType() if width == 32 else ir.DoubleType()
-        register = ir.VectorType(element, 128 // width) if packed else element
-        suffix = ("p" if packed else "s") + ("s" if width == 32 else "d")
-        values = [self.b.bitcast(v, register) for v in (x, y) if v is not None]
-        signature = ir.FunctionType(register, [register] * len(values))
-        if y is None:
-            result = self.b.asm(signature, f"{name}{suffix} $1, $0", "=x,x,~{memory}", values, True)
-        else:
-            result = self.b.asm(signature, f"{name}{suffix} $2, $0", "=x,0,x,~{memory}", values, True)
-        return self.b.bitcast(result, kind)
-
-    def _lanes(self, x: ir.Value, y: ir.Value | None, function: Callable[..., ir.Value]) -> ir.Value:
-        """Apply a scalar lowering to each lane and collect the results."""
-        results = []
-        for k in range(x.type.count):
-            p = self.b.extract_element(x, I32(k))
-            q = None if y is None else self.b.extract_element(y, I32(k))
-            results.append(function(p, q))
-        vector: ir.Value = ir.Constant(ir.VectorType(results[0].type, len(results)), ir.Undefined)
-        for k, value in enumerate(results):
-            vector = self.b.insert_element(vector, value, I32(k))
-        return vector
-
-    def _float_compare(self, name: str, width: int, x: ir.Value, y: ir.Value) -> ir.Value:
-        self._begin_float()
-        if isinstance(x.type, ir.VectorType):
-            return self._lanes(x, y, lambda p, q: self._float_compare(name, width, p, q))
-        element: ir.Type = ir.FloatType() if width == 32 else ir.DoubleType()
-        values = [self.b.bitcast(v, element) for v in (x, y)]
-        text = f"cmp{'ss' if width == 32 else 'sd'} $${_PREDICATE[name]}, $2, $0"
-        result = self.b.asm(ir.FunctionType(element, [element] * 2), text, "=x,0,x,~{memory}", values, True)
-        return self.b.trunc(self.b.bitcast(result, integer(width)), I1)
-
-    def convert(self, name: str, a: Value, width: int) -> Value:
-        self._begin_float()
-        if isinstance(a.payload.type, ir.VectorType):
-            one = lambda p, _: self.convert(name, Value(self, p, a.width), width).payload  # noqa: E731
-            lanes = self._lanes(a.payload, None, one)
-            return Value(self, lanes, width)
-        source, target = self._float_letter(a.width), self._float_letter(width)
-        if name == "int_to_float":
-            mnemonic = f"cvtsi2s{target}{'q' if a.width == 64 else 'l'}"
-            kinds, constraint = (self._float_type(width), integer(a.width)), "=x,r,~{memory}"
-        elif name == "float_to_float":
-            mnemonic, constraint = f"cvts{source}2s{target}", "=x,x,~{memory}"
-            kinds = (self._float_type(width), self._float_type(a.width))
-        else:
-            mnemonic = f"cvt{'t' if name == 'float_to_int_trunc' else ''}s{source}2si{'q' if width == 64 else 'l'}"
-            kinds, constraint = (integer(width), self._float_type(a.width)), "=r,x,~{memory}"
-        value = self.b.bitcast(a.payload, kinds[1])
-        result = self.b.asm(ir.FunctionType(kinds[0], [kinds[1]]), f"{mnemonic} $1, $0", constraint, [value], True)
-        return Value(self, self.b.bitcast(result, integer(width)), width)
-
-    @staticmethod
-    def _float_letter(width: int) -> str:
-        return "s" if width == 32 else "d"
-
-    @staticmethod
-    def _float_type(width: int) -> ir.Type:
-        return ir.FloatType() if width == 32 else ir.DoubleType()
-
-    def round_float(self, a: Value, mode: Value) -> Value:
-        self._begin_float()
-        if isinstance(a.payload.type, ir.VectorType):
-            lanes = self._lanes(a.payload, None, lambda p, _: self.round_float(Value(self, p, a.width), mode).payload)
-            return Value(self, lanes, a.width)
-        kind, b = self._float_type(a.width), self.b
-        end, value = b.append_basic_block("rounded"), b.bitcast(a.payload, kind)
-        selector = b.and_(mode.payload, mode.payload.type(15))
-        default = b.append_basic_block("round")
-        switch, incoming = b.switch(selector, default), []
-        for immediate in range(16):
-            block = default if immediate == 15 else b.append_basic_block("round")
-            if immediate != 15:
-                switch.add_case(mode.payload.type(immediate), block)
-            b.position_at_end(block)
-            text = f"rounds{self._float_letter(a.width)} $${immediate}, $1, $0"
-            incoming.append((b.asm(ir.FunctionType(kind, [kind]), text, "=x,x,~{memory}", [value], True), block))
-            b.branch(end)
-        b.position_at_end(end)
-        phi = b.phi(kind)
-        for result, block in incoming:
-            phi.add_incoming(result, block)
-        return Value(self, b.bitcast(phi, integer(a.width)), a.width)
 
     # ---- state ---------------------------------------------------------------------------------------------
     def _word_pointer(self, index: int) -> ir.Value:
@@ -463,8 +326,7 @@ class Emitter(Instruction):
         b.position_at_end(leave)
         if before is not None:
             before()
-        if self.mxcsr_slot is not None:
-            self._load_mxcsr(I32(DEFAULT_MXCSR))
+        self._abandon_float()
         self._leave(FAULT)
         b.position_at_end(stay)
 

@@ -1,0 +1,190 @@
+"""Floating point as LLVM IR: the part of the builder (emit.py) that computes on the host's SSE unit.
+
+From the first operation of an instruction to its end the host's MXCSR holds the guest's rounding, FTZ and DAZ with all
+exceptions masked and no flag set; at the end the flags are accrued, and an unmasked one raises #XM. Every operation is
+one SSE instruction in inline asm, so results, NaNs and flags are the hardware's. Not here: integer values, state,
+memory (emit.py).
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+
+import llvmlite.ir as ir
+
+from pyemu.cpu.faults import UD, XM, raise_fault
+from pyemu.cpu.instruction import Instruction
+from pyemu.cpu.state import CR4, MXCSR
+from pyemu.cpu.values import Value
+from pyemu.jit.subset import I1, I32, I64, PTR, ModuleCompiler
+
+ARITHMETIC = {"fadd": "add", "fsub": "sub", "fmul": "mul", "fdiv": "div", "fmin": "min", "fmax": "max"}
+PREDICATE = {"feq": 0, "flt": 1, "fle": 2, "funord": 3}
+
+DEFAULT_MXCSR = 0x1F80  # the host's: nearest, all masked
+FLAGS = 0x3F  # of MXCSR (SDM 1, figure 10-3); the masks are 7 bits above
+PRE_COMPUTATION = 7  # invalid, denormal, divide by zero come before the operation: no others then
+
+
+def integer(bits: int) -> ir.IntType:
+    """iN."""
+    return ir.IntType(bits)
+
+
+class FloatEmitter(Instruction):
+    """Emits floating-point operations into the block at `self.b`."""
+
+    b: ir.IRBuilder
+    s: ir.Value
+    owner: ModuleCompiler
+    entry: ir.Block
+    mxcsr_slot: ir.Value | None
+
+    @abstractmethod
+    def _word_pointer(self, index: int) -> ir.Value:
+        """Pointer to a State word."""
+
+    @abstractmethod
+    def _exit_if(self, condition: ir.Value, before: Callable[[], None] | None = None) -> None:
+        """Leave with FAULT when the condition holds."""
+
+    # ---- the environment ---------------------------------------------------------------------------------------
+    def _begin_float(self) -> None:
+        if self.mxcsr_slot is not None:
+            return
+        with self.b.goto_block(self.entry):
+            self.b.position_at_start(self.entry)
+            slot = self.b.alloca(I32)
+        self.mxcsr_slot = slot
+        self._load_mxcsr(self.b.and_(self.b.or_(self.mxcsr().payload, I32(FLAGS << 7)), I32(0xFFFFFFFF ^ FLAGS)))
+
+    def _load_mxcsr(self, word: ir.Value) -> None:
+        assert self.mxcsr_slot is not None
+        self.b.store(word, self.mxcsr_slot)
+        self._mxcsr_access("ldmxcsr")
+
+    def _mxcsr_access(self, mnemonic: str) -> None:
+        kind = ir.FunctionType(ir.VoidType(), [PTR])
+        text, constraint = f"{mnemonic} ($0)", "r,~{memory},~{dirflag},~{fpsr},~{flags}"
+        self.b.asm(kind, text, constraint, [self.mxcsr_slot], True)
+
+    def _abandon_float(self) -> None:
+        """The instruction ends early: the host gets its control word back."""
+        if self.mxcsr_slot is not None:
+            self._load_mxcsr(I32(DEFAULT_MXCSR))
+
+    def _finish_float(self) -> None:
+        """Accrue flags, restore the host's control word, raise #XM for an unmasked exception."""
+        if self.mxcsr_slot is None:
+            return
+        b, guest = self.b, self.mxcsr().payload
+        self._mxcsr_access("stmxcsr")
+        raised = b.and_(b.load(self.mxcsr_slot, typ=I32), I32(FLAGS))
+        self._load_mxcsr(I32(DEFAULT_MXCSR))
+        self.mxcsr_slot = None
+        unmasked = b.and_(raised, b.not_(b.lshr(guest, I32(7))))
+        before = b.and_(unmasked, I32(PRE_COMPUTATION))
+        raised = b.select(b.icmp_unsigned("!=", before, I32(0)), b.and_(raised, I32(PRE_COMPUTATION)), raised)
+        b.store(b.or_(guest, raised), self._word_pointer(MXCSR))
+        vector = self.state(CR4).bit(10).select(self.const(XM, 64), self.const(UD, 64))
+        fault = self.owner.declare(raise_fault)  # type: ignore[arg-type]
+        self._exit_if(
+            b.icmp_unsigned("!=", unmasked, I32(0)), lambda: b.call(fault, [self.s, vector.payload, I64(0)])
+        )
+
+    # ---- one instruction, or one a lane ------------------------------------------------------------------------
+    def _instruction(self, text: str, constraint: str, result: ir.Type, *values: ir.Value) -> ir.Value:
+        """Inline asm whose order among the others is kept: all of them depend on MXCSR."""
+        kind = ir.FunctionType(result, [v.type for v in values])
+        return self.b.asm(kind, text, f"{constraint},~{{memory}}", values, True)
+
+    def _lanes(self, function: Callable[..., ir.Value], *vectors: ir.Value) -> ir.Value:
+        """Apply a scalar lowering to each lane and collect the results."""
+        lanes = range(vectors[0].type.count)
+        results = [function(*[self.b.extract_element(v, I32(k)) for v in vectors]) for k in lanes]
+        vector: ir.Value = ir.Constant(ir.VectorType(results[0].type, len(results)), ir.Undefined)
+        for k, value in enumerate(results):
+            vector = self.b.insert_element(vector, value, I32(k))
+        return vector
+
+    @staticmethod
+    def _float_type(width: int) -> ir.Type:
+        return ir.FloatType() if width == 32 else ir.DoubleType()
+
+    @staticmethod
+    def _float_letter(width: int) -> str:
+        return "s" if width == 32 else "d"
+
+    # ---- operations --------------------------------------------------------------------------------------------
+    def _float_operation(self, name: str, width: int, *operands: ir.Value) -> ir.Value:
+        """One SSE instruction on the whole vector if it is 128 bits wide, else on each lane."""
+        self._begin_float()
+        kind = operands[0].type
+        packed = isinstance(kind, ir.VectorType)
+        if packed and kind.count * width != 128:
+            return self._lanes(lambda *lanes: self._float_operation(name, width, *lanes), *operands)
+        element = self._float_type(width)
+        register = ir.VectorType(element, 128 // width) if packed else element
+        mnemonic = name + ("p" if packed else "s") + self._float_letter(width)
+        values = [self.b.bitcast(v, register) for v in operands]
+        if len(values) == 1:
+            result = self._instruction(f"{mnemonic} $1, $0", "=x,x", register, *values)
+        else:
+            result = self._instruction(f"{mnemonic} $2, $0", "=x,0,x", register, *values)
+        return self.b.bitcast(result, kind)
+
+    def _float_compare(self, name: str, width: int, x: ir.Value, y: ir.Value) -> ir.Value:
+        self._begin_float()
+        if isinstance(x.type, ir.VectorType):
+            return self._lanes(lambda p, q: self._float_compare(name, width, p, q), x, y)
+        element = self._float_type(width)
+        values = [self.b.bitcast(v, element) for v in (x, y)]
+        text = f"cmps{self._float_letter(width)} $${PREDICATE[name]}, $2, $0"
+        result = self._instruction(text, "=x,0,x", element, *values)
+        return self.b.trunc(self.b.bitcast(result, integer(width)), I1)
+
+    def convert(self, name: str, a: Value, width: int) -> Value:
+        self._begin_float()
+        if isinstance(a.payload.type, ir.VectorType):
+            lanes = self._lanes(lambda p: self.convert(name, Value(self, p, a.width), width).payload, a.payload)
+            return Value(self, lanes, width)
+        source, target = self._float_letter(a.width), self._float_letter(width)
+        kind, operand = integer(width), a.payload
+        if name == "int_to_float":
+            kind, constraint = self._float_type(width), "=x,r"
+            mnemonic = f"cvtsi2s{target}{'q' if a.width == 64 else 'l'}"
+        elif name == "float_to_float":
+            kind, constraint = self._float_type(width), "=x,x"
+            mnemonic = f"cvts{source}2s{target}"
+        else:
+            constraint = "=r,x"
+            mnemonic = f"cvt{'t' if name == 'float_to_int_trunc' else ''}s{source}2si{'q' if width == 64 else 'l'}"
+        if name != "int_to_float":
+            operand = self.b.bitcast(operand, self._float_type(a.width))
+        result = self._instruction(f"{mnemonic} $1, $0", constraint, kind, operand)
+        return Value(self, self.b.bitcast(result, integer(width)), width)
+
+    def round_float(self, a: Value, mode: Value) -> Value:
+        self._begin_float()
+        if isinstance(a.payload.type, ir.VectorType):
+            lanes = self._lanes(lambda p: self.round_float(Value(self, p, a.width), mode).payload, a.payload)
+            return Value(self, lanes, a.width)
+        kind, b = self._float_type(a.width), self.b
+        end, value = b.append_basic_block("rounded"), b.bitcast(a.payload, kind)
+        selector = b.and_(mode.payload, mode.payload.type(15))
+        default = b.append_basic_block("round")
+        switch, incoming = b.switch(selector, default), []
+        for immediate in range(16):
+            block = default if immediate == 15 else b.append_basic_block("round")
+            if immediate != 15:
+                switch.add_case(mode.payload.type(immediate), block)
+            b.position_at_end(block)
+            text = f"rounds{self._float_letter(a.width)} $${immediate}, $1, $0"
+            incoming.append((self._instruction(text, "=x,x", kind, value), block))
+            b.branch(end)
+        b.position_at_end(end)
+        phi = b.phi(kind)
+        for result, block in incoming:
+            phi.add_incoming(result, block)
+        return Value(self, b.bitcast(phi, integer(a.width)), a.width)
