@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests import judges
 from tests.linux_guests import images, machines
 
 EMULATORS = {"pyemu": machines.PYEMU, "qemu": machines.QEMU}
@@ -16,7 +17,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture(scope="session")
 def emulator(request: pytest.FixtureRequest) -> tuple[str, ...]:
     """The start of the command line of what the boot tests boot with."""
-    return EMULATORS[request.config.getoption("--emulator")]
+    command = EMULATORS[request.config.getoption("--emulator")]
+    if command is machines.QEMU:
+        judges.require(machines.QEMU[0])
+    return command
 
 
 @pytest.fixture(scope="session")

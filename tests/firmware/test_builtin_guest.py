@@ -1,6 +1,5 @@
 """The built-in guest, as an image, and run by an emulator that isn't ours."""
 
-import shutil
 import struct
 import subprocess
 from pathlib import Path
@@ -12,6 +11,7 @@ from pyemu.firmware import builtin_guest, multiboot
 from pyemu.firmware.boot import BootRequest, prepare
 from pyemu.firmware.boot_image import BootError
 from pyemu.firmware.platform import Platform
+from tests import judges
 from tests.firmware import helpers
 from tests.firmware.helpers import MIB, RAM
 
@@ -56,14 +56,14 @@ def test_addresses_come_from_the_platform() -> None:
     assert builtin_guest.assemble(other) != builtin_guest.assemble(Platform())
 
 
-@pytest.mark.skipif(shutil.which("qemu-system-x86_64") is None, reason="qemu-system-x86_64 is not installed")
 @pytest.mark.parametrize("machine", ["q35", "pc"])
 def test_selftest_in_qemu(machine: str, tmp_path: Path) -> None:
     """The self-test is right about a processor that is known to be good."""
+    qemu = judges.require("qemu-system-x86_64")
     path = tmp_path / "guest"
     path.write_bytes(builtin_guest.assemble(Platform()))
     run = subprocess.run(
-        ["qemu-system-x86_64", "-accel", "tcg", "-M", machine, "-m", "16", "-display", "none", "-serial", "stdio",
+        [qemu, "-accel", "tcg", "-M", machine, "-m", "16", "-display", "none", "-serial", "stdio",
          "-no-reboot", "-kernel", path, "-append", "selftest"],
         stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60,
     )  # fmt: skip

@@ -2,7 +2,6 @@
 
 import itertools
 import re
-import shutil
 import struct
 import subprocess
 from pathlib import Path
@@ -14,6 +13,7 @@ from pyemu.firmware.boot import BootRequest, prepare
 from pyemu.firmware.boot_image import BootError, BootImage, E820Type
 from pyemu.firmware.e820 import Layout
 from pyemu.firmware.platform import Platform
+from tests import judges
 from tests.firmware import helpers
 from tests.firmware.helpers import MIB, RAM
 
@@ -124,21 +124,21 @@ def test_mcfg_is_reserved_in_the_memory_map() -> None:
     )
 
 
-@pytest.mark.skipif(shutil.which("iasl") is None, reason="iasl (Debian: acpica-tools) is not installed")
 def test_iasl_accepts_them(image: BootImage, tmp_path: Path) -> None:
     """Intel's compiler disassembles every table, and compiles the DSDT again without a complaint."""
+    iasl = judges.require("iasl")
     for signature, table in acpi_tables(image).items():
         name = signature.decode().lower()
         (tmp_path / f"{name}.dat").write_bytes(table)
         run = subprocess.run(
-            ["iasl", "-d", f"{name}.dat"], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=30
+            [iasl, "-d", f"{name}.dat"], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=30
         )
         source = (tmp_path / f"{name}.dsl").read_text()
         for complaint in ("rror", "arning", "Invalid", "Incorrect"):
             assert complaint not in run.stdout + run.stderr, run.stdout + run.stderr
         for complaint in ("Invalid", "Incorrect", "terminates in the middle"):
             assert complaint not in source, source
-    run = subprocess.run(["iasl", "dsdt.dsl"], cwd=tmp_path, capture_output=True, text=True, timeout=30)
+    run = subprocess.run([iasl, "dsdt.dsl"], cwd=tmp_path, capture_output=True, text=True, timeout=30)
     assert run.returncode == 0, run.stdout + run.stderr
     assert "0 Errors, 0 Warnings" in run.stdout
     text = (tmp_path / "dsdt.dsl").read_text()

@@ -4,11 +4,11 @@
 """
 
 import re
-import shutil
 from pathlib import Path
 
 import pytest
 
+from tests import judges
 from tests.linux_guests import initramfs, machines
 from tests.linux_guests.bootlog import trouble, without_expected
 from tests.linux_guests.console import Console
@@ -27,10 +27,11 @@ def boot_log(command: list[str]) -> tuple[str, int]:
 
 
 def unexpected_trouble(log: str, kernel: Path, guests: Guests) -> list[str]:
-    """Lines of trouble in the log that QEMU's log of the same files doesn't have, or all where there is no QEMU."""
+    """Lines of trouble in the log that QEMU's log of the same files doesn't have."""
     lines = trouble(log)
-    if not lines or not shutil.which(machines.QEMU[0]):
+    if not lines:
         return lines
+    judges.require(machines.QEMU[0])
     reference, _ = boot_log(
         machines.command(machines.QEMU, kernel, guests.initrd, append=f"{machines.APPEND} rdinit=/scripted")
     )

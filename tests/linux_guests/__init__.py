@@ -1,4 +1,4 @@
-"""The Linux guests that tests and benchmarks boot: where they come from and how to talk to them.
+"""The guests that tests and benchmarks boot and that aren't ours: where they come from and how to talk to them.
 
 `apt` downloads Debian's packages, `cpio` and `initramfs` pack busybox into an initramfs, `images` ties
 that together into one cached set of files, `console` types at a guest and reads what it says.

@@ -12,10 +12,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-DPKG_STATUS = Path("/var/lib/dpkg/status")
 # apt drops its rights to this user for downloads, who couldn't write into a directory that belongs to somebody else.
 NO_SANDBOX = ("-o", "APT::Sandbox::User=root")
-GUEST_ARCHITECTURE = ("-o", "APT::Architecture=amd64")
+AMD64, I386 = "amd64", "i386"
 
 
 class AptError(Exception):
@@ -23,14 +22,20 @@ class AptError(Exception):
 
 
 class Apt:
-    """Package downloads, with everything that apt writes kept below `state`."""
+    """Downloads of packages for one architecture, with everything that apt writes kept below `state`."""
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, architecture: str = AMD64) -> None:
         missing = [tool for tool in ("apt-get", "apt-cache", "dpkg-deb") if shutil.which(tool) is None]
         if missing:
             raise AptError(f"not found: {', '.join(missing)}")
         self._state = state
-        self._options: tuple[str, ...] = (*NO_SANDBOX, *GUEST_ARCHITECTURE)
+        settings = (f"APT::Architecture={architecture}", f"APT::Architectures={architecture}")
+        self._options: tuple[str, ...] = (*NO_SANDBOX, *_words(settings))
+        self._update_error = ""
+        # A foreign architecture's packages may be among the system's lists, but those that it has installed would
+        # answer first.
+        if architecture != AMD64:
+            self._use_private_lists()
 
     def dependency(self, package: str, pattern: str) -> str:
         """The name of the first dependency of `package` that matches `pattern` entirely."""
@@ -68,7 +73,10 @@ class Apt:
             record = ""
         if not record:
             self._use_private_lists()
-            record = self._run("apt-cache", ["show", "--no-all-versions", package])
+            try:
+                record = self._run("apt-cache", ["show", "--no-all-versions", package])
+            except AptError as error:
+                raise AptError(self._update_error or str(error)) from error
         return record
 
     def _use_private_lists(self) -> None:
@@ -78,19 +86,25 @@ class Apt:
             return
         (lists / "partial").mkdir(parents=True, exist_ok=True)
         (cache / "archives" / "partial").mkdir(parents=True, exist_ok=True)
-        status = DPKG_STATUS if DPKG_STATUS.exists() else Path(os.devnull)
         settings = (
             f"Dir::State={self._state}",
             f"Dir::State::lists={lists}",
-            f"Dir::State::status={status}",
+            f"Dir::State::status={os.devnull}",
             f"Dir::Cache={cache}",
         )
-        self._options += tuple(word for setting in settings for word in ("-o", setting))
+        self._options += _words(settings)
         print("downloading package lists", file=sys.stderr, flush=True)
-        self._run("apt-get", ["update"])
+        try:
+            self._run("apt-get", ["update"])
+        except AptError as error:  # of one source out of several, perhaps: the others' lists may do
+            self._update_error = str(error)
 
     def _run(self, tool: str, arguments: Sequence[str], directory: Path | None = None) -> str:
         return _run([tool, "-q", *self._options, *arguments], directory or self._state)
+
+
+def _words(settings: Sequence[str]) -> tuple[str, ...]:
+    return tuple(word for setting in settings for word in ("-o", setting))
 
 
 def _run(command: list[str], directory: Path) -> str:

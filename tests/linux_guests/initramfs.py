@@ -62,15 +62,15 @@ def applets(busybox: Path) -> list[str]:
     return listing.stdout.split()
 
 
-def build(busybox: Path) -> bytes:
-    """The compressed initramfs around this busybox binary."""
+def build(busybox: Path, commands: list[str] | None = None) -> bytes:
+    """The compressed initramfs around this busybox binary, which is asked for its commands if they aren't given."""
     archive = CpioWriter()
     for directory in ("bin", "dev", "etc", "proc", "root", "sys", "tmp"):
         archive.directory(directory)
     # The kernel opens this for process 1 before anything could mount devtmpfs: major 5, minor 1 is "the console".
     archive.character_device("dev/console", 5, 1)
     archive.file("bin/busybox", busybox.read_bytes(), 0o755)
-    for name in applets(busybox):
+    for name in applets(busybox) if commands is None else commands:
         if name != "busybox":
             archive.symlink(f"bin/{name}", "busybox")
     archive.file(KNOWN_FILE, KNOWN_BYTES)

@@ -4,9 +4,12 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+
+from tests import judges
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ("tests/run", ".ci/run")
@@ -40,6 +43,24 @@ def test_run_explains_a_missing_python(tmp_path: Path) -> None:
     )
     assert done.returncode == 1
     assert "no Python 3.11 or newer found" in done.stderr
+
+
+def test_missing_judges_are_named_with_what_to_install(tmp_path: Path) -> None:
+    programs = dict(list(judges.PACKAGES.items())[:2]) | {"sh": "dash"}
+    assert "sh" not in judges.missing(programs)
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.judges"], cwd=ROOT, env={"PATH": str(tmp_path)}, capture_output=True, text=True
+    )
+    assert done.returncode == 1  # no apt-get in that PATH either
+    for word in (*judges.PACKAGES, *judges.PACKAGES.values(), "apt-get install"):
+        assert word in done.stderr
+
+
+def test_a_test_without_its_judge_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert judges.require("iasl").endswith("/iasl")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(pytest.fail.Exception, match="not found: iasl; install them, on Debian: apt-get install acpica"):
+        judges.require("iasl")
 
 
 def test_first_command_of_the_readme_installs_this_distribution() -> None:
