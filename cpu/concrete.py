@@ -181,10 +181,20 @@ class Concrete(Instruction):
             raise_fault(self.s, XM if self.s[CR4] & CR4_OSXMMEXCPT else UD, 0)
             raise Stop
 
-    def convert(self, name: str, a: Value, width: int) -> Value:
+    def fma(self, a: Value, b: Value, c: Value, negate_product: bool, negate_addend: bool) -> Value:
+        numbers = a.payload, b.payload, c.payload
+        result = sf.fma(_FORMAT[a.width], *numbers, self._floats(), negate_product, negate_addend)
+        return Value(self, result, a.width)
+
+    def convert(self, name: str, a: Value, width: int, mode: Value | None = None) -> Value:
         context = self._floats()
         if name == "int_to_float":
             result = sfc.from_int(_FORMAT[width], _signed(a.payload, a.width), context)
+        elif name == "float_to_float" and a.width == 16:
+            result = sfc.half_to_single(sf.F32, sf.F16, a.payload, context)
+        elif name == "float_to_float" and width == 16:
+            assert mode is not None
+            result = sfc.single_to_half(sf.F32, sf.F16, a.payload, mode.payload, context)
         elif name == "float_to_float":
             result = sfc.convert(_FORMAT[a.width], _FORMAT[width], a.payload, context)
         else:

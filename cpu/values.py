@@ -177,6 +177,10 @@ class Value:
     def fsqrt(self) -> Value:
         return self.builder.unary("fsqrt", self)
 
+    def fma(self, b: Value, c: Value, negate_product: bool = False, negate_addend: bool = False) -> Value:
+        """This * b + c with one rounding; of several NaNs the first in this order is the result, its sign unchanged."""
+        return self.builder.fma(self, b, c, negate_product, negate_addend)
+
 
 class Builder(ABC):
     """The primitive operations of a back end."""
@@ -225,10 +229,15 @@ class Builder(ABC):
         """The `index`th (taken modulo the lane count, a power of two) lane of `lane` bits."""
 
     @abstractmethod
-    def convert(self, name: str, a: Value, width: int) -> Value:
+    def fma(self, a: Value, b: Value, c: Value, negate_product: bool, negate_addend: bool) -> Value:
+        """±(a * b) ± c of width 32 or 64."""
+
+    @abstractmethod
+    def convert(self, name: str, a: Value, width: int, mode: Value | None = None) -> Value:
         """Number formats: "int_to_float" (signed), "float_to_int" (MXCSR rounding), "float_to_int_trunc",
         "float_to_float";
-        integer indefinite and exception flags as SSE2 has them. Width is the result's."""
+        integer indefinite and exception flags as SSE2 has them. Width is the result's. Single precision (32) converts
+        from and to half (16) too; to half, `mode` is VCVTPS2PH's imm8 (bits 1-0 rounding, 2 use MXCSR)."""
 
     @abstractmethod
     def round_float(self, a: Value, mode: Value) -> Value:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pyemu.cpu.primitives import SERVICE_NAMES
-from pyemu.jit import cache
+from pyemu.jit import cache, hostflags
 
 if TYPE_CHECKING:
     from pyemu.jit.stencils import Stencil
@@ -43,7 +43,7 @@ class Image:
 
 
 def source_digest() -> str:
-    """A digest of all sources that the image depends on."""
+    """A digest of all sources that the image depends on, and of what the host can do."""
     digest = hashlib.sha256()
     for package in ("pyemu.cpu", "pyemu.jit"):
         spec = importlib.util.find_spec(package)
@@ -51,7 +51,7 @@ def source_digest() -> str:
         root = Path(spec.origin).parent
         for path in sorted(root.rglob("*.py")):
             digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
-    digest.update(" ".join(sys.version.split()[:1]).encode())
+    digest.update(" ".join([sys.version.split()[0], *sorted(hostflags.read())]).encode())
     return digest.hexdigest()[:32]
 
 

@@ -13,17 +13,22 @@ from collections.abc import Callable
 
 import llvmlite.ir as ir
 
+from pyemu.cpu import fused
 from pyemu.cpu.faults import UD, XM, raise_fault
 from pyemu.cpu.instruction import Instruction
-from pyemu.cpu.state import CR4, MXCSR
+from pyemu.cpu.state import CR4, MXCSR, VALUE
 from pyemu.cpu.values import Value
+from pyemu.jit import hostflags
 from pyemu.jit.subset import I1, I32, I64, PTR, ModuleCompiler
 
 ARITHMETIC = {"fadd": "add", "fsub": "sub", "fmul": "mul", "fdiv": "div", "fmin": "min", "fmax": "max"}
+UNDERFLOWING = ("add", "sub", "mul", "div")
 PREDICATE = {"feq": 0, "flt": 1, "fle": 2, "funord": 3}
 
+FMA, F16C = "fma" in hostflags.read(), "f16c" in hostflags.read()
 DEFAULT_MXCSR = 0x1F80  # the host's: nearest, all masked
-FLAGS = 0x3F  # of MXCSR (SDM 1, figure 10-3); the masks are 7 bits above
+FLAGS, UE = 0x3F, 0x10  # of MXCSR (SDM 1, figure 10-3); the masks are 7 bits above
+UM, FTZ, FTZ_SHIFT = UE << 7, 0x8000, 4  # FTZ stands 4 bits above UM
 PRE_COMPUTATION = 7  # invalid, denormal, divide by zero come before the operation: no others then
 
 
@@ -40,6 +45,7 @@ class FloatEmitter(Instruction):
     owner: ModuleCompiler
     entry: ir.Block
     mxcsr_slot: ir.Value | None
+    tiny: ir.Value  # is a result so far denormal?
 
     @abstractmethod
     def _word_pointer(self, index: int) -> ir.Value:
@@ -56,8 +62,10 @@ class FloatEmitter(Instruction):
         with self.b.goto_block(self.entry):
             self.b.position_at_start(self.entry)
             slot = self.b.alloca(I32)
-        self.mxcsr_slot = slot
-        self._load_mxcsr(self.b.and_(self.b.or_(self.mxcsr().payload, I32(FLAGS << 7)), I32(0xFFFFFFFF ^ FLAGS)))
+        self.mxcsr_slot, self.tiny = slot, I1(0)
+        b, guest = self.b, self.mxcsr().payload
+        flushing = b.or_(b.shl(b.and_(guest, I32(UM)), I32(FTZ_SHIFT)), I32(0xFFFFFFFF ^ FTZ))  # only if UM is set
+        self._load_mxcsr(b.and_(b.or_(b.and_(guest, flushing), I32(FLAGS << 7)), I32(0xFFFFFFFF ^ FLAGS)))
 
     def _load_mxcsr(self, word: ir.Value) -> None:
         assert self.mxcsr_slot is not None
@@ -83,6 +91,8 @@ class FloatEmitter(Instruction):
         raised = b.and_(b.load(self.mxcsr_slot, typ=I32), I32(FLAGS))
         self._load_mxcsr(I32(DEFAULT_MXCSR))
         self.mxcsr_slot = None
+        underflow = b.and_(self.tiny, b.icmp_unsigned("==", b.and_(guest, I32(UM)), I32(0)))
+        raised = b.or_(raised, b.select(underflow, I32(UE), I32(0)))
         unmasked = b.and_(raised, b.not_(b.lshr(guest, I32(7))))
         before = b.and_(unmasked, I32(PRE_COMPUTATION))
         raised = b.select(b.icmp_unsigned("!=", before, I32(0)), b.and_(raised, I32(PRE_COMPUTATION)), raised)
@@ -92,6 +102,17 @@ class FloatEmitter(Instruction):
         self._exit_if(
             b.icmp_unsigned("!=", unmasked, I32(0)), lambda: b.call(fault, [self.s, vector.payload, I64(0)])
         )
+
+    def _note_tiny(self, width: int, result: ir.Value) -> None:
+        """An exact denormal result is an underflow only while UM is clear (SDM 1, 4.9.1.5): the host, where all is
+        masked, doesn't flag it."""
+        b, stored = self.b, {16: 10, 32: 23, 64: 52}[width]
+        magnitude = Value(self, result, width) & ((1 << width - 1) - 1)
+        tiny = (magnitude - 1).ult((1 << stored) - 1).payload
+        if isinstance(tiny.type, ir.VectorType):
+            lanes = integer(tiny.type.count)
+            tiny = b.icmp_unsigned("!=", b.bitcast(tiny, lanes), lanes(0))
+        self.tiny = b.or_(self.tiny, tiny)
 
     # ---- one instruction, or one a lane ------------------------------------------------------------------------
     def _instruction(self, text: str, constraint: str, result: ir.Type, *values: ir.Value) -> ir.Value:
@@ -132,7 +153,10 @@ class FloatEmitter(Instruction):
             result = self._instruction(f"{mnemonic} $1, $0", "=x,x", register, *values)
         else:
             result = self._instruction(f"{mnemonic} $2, $0", "=x,0,x", register, *values)
-        return self.b.bitcast(result, kind)
+        result = self.b.bitcast(result, kind)
+        if name in UNDERFLOWING:
+            self._note_tiny(width, result)
+        return result
 
     def _float_compare(self, name: str, width: int, x: ir.Value, y: ir.Value) -> ir.Value:
         self._begin_float()
@@ -144,11 +168,89 @@ class FloatEmitter(Instruction):
         result = self._instruction(text, "=x,0,x", element, *values)
         return self.b.trunc(self.b.bitcast(result, integer(width)), I1)
 
-    def convert(self, name: str, a: Value, width: int) -> Value:
+    def fma(self, a: Value, b: Value, c: Value, negate_product: bool, negate_addend: bool) -> Value:
+        return Value(self, self._fma(a.width, negate_product, negate_addend, c.payload, a.payload, b.payload), a.width)
+
+    def _fma(self, width: int, negate_product: bool, negate_addend: bool, *operands: ir.Value) -> ir.Value:
+        """The addend comes first: VFMADD231 replaces it."""
+        self._begin_float()
+        kind = operands[0].type
+        packed = isinstance(kind, ir.VectorType)
+        if packed and (kind.count * width != 128 or not FMA):
+            return self._lanes(lambda *lanes: self._fma(width, negate_product, negate_addend, *lanes), *operands)
+        if not FMA:
+            addend, *factors = operands
+            return self._in_software(fused.operation(width, negate_product, negate_addend), width, *factors, addend)
+        element = self._float_type(width)
+        register = ir.VectorType(element, 128 // width) if packed else element
+        mnemonic = f"vf{'n' if negate_product else ''}m{'sub' if negate_addend else 'add'}231"
+        mnemonic += ("p" if packed else "s") + self._float_letter(width)
+        values = [self.b.bitcast(v, register) for v in operands]
+        result = self.b.bitcast(self._instruction(f"{mnemonic} $3, $2, $0", "=x,0,x,x", register, *values), kind)
+        self._note_tiny(width, result)
+        return result
+
+    def _in_software(self, operation: int, width: int, *operands: ir.Value) -> ir.Value:
+        """Softfloat, for what the host has no instruction for, called with the host's own control word."""
+        b, wide = self.b, [self.b.zext(v, I64) if v.type != I64 else v for v in operands]
+        self._mxcsr_access("stmxcsr")
+        now = b.load(self.mxcsr_slot, typ=I32)
+        self._load_mxcsr(I32(DEFAULT_MXCSR))
+        arguments = [self.s, I64(operation), b.zext(now, I64), *wide, *[I64(0)] * (3 - len(wide))]
+        b.call(self.owner.declare(fused.compute), arguments)  # type: ignore[arg-type]
+        self._load_mxcsr(b.or_(now, self.state(VALUE + 1, 32).payload))
+        result = self.state(VALUE, width).payload
+        if operation != fused.FROM_HALF:
+            self._note_tiny(width, result)
+        return result
+
+    def _half(self, a: Value, width: int, mode: Value | None) -> Value:
+        """Single precision from or to half."""
+        b = self.b
+        if not F16C:
+            if mode is None:
+                return Value(self, self._in_software(fused.FROM_HALF, width, a.payload), width)
+            return Value(self, self._in_software(fused.TO_HALF, width, a.payload, mode.payload), width)
+        vector = ir.VectorType(I32, 4)
+        if mode is None:
+            low = b.insert_element(ir.Constant(vector, None), b.zext(a.payload, I32), I32(0))
+            single = self._instruction("vcvtph2ps $1, $0", "=x,x", vector, low)
+            return Value(self, b.extract_element(single, I32(0)), width)
+        low = b.insert_element(ir.Constant(vector, None), a.payload, I32(0))
+        half = self._by_immediate(mode, 8, lambda n: self._instruction(f"vcvtps2ph $${n}, $1, $0", "=x,x", vector, low))
+        result = b.trunc(b.extract_element(half, I32(0)), integer(width))
+        self._note_tiny(width, result)
+        return Value(self, result, width)
+
+    def _by_immediate(self, mode: Value, count: int, emit: Callable[[int], ir.Value]) -> ir.Value:
+        """The instruction whose immediate is `mode`, modulo a power of two, which is known only at run time."""
+        b, kind = self.b, mode.payload.type
+        known = getattr(mode.payload, "constant", None)
+        if isinstance(known, int):
+            return emit(known % count)
+        end, default = b.append_basic_block("chosen"), b.append_basic_block("choice")
+        switch, incoming = b.switch(b.and_(mode.payload, kind(count - 1)), default), []
+        for immediate in range(count):
+            last = immediate == count - 1
+            block = default if last else b.append_basic_block("choice")
+            if not last:
+                switch.add_case(kind(immediate), block)
+            b.position_at_end(block)
+            incoming.append((emit(immediate), block))
+            b.branch(end)
+        b.position_at_end(end)
+        phi = b.phi(incoming[0][0].type)
+        for result, block in incoming:
+            phi.add_incoming(result, block)
+        return phi
+
+    def convert(self, name: str, a: Value, width: int, mode: Value | None = None) -> Value:
         self._begin_float()
         if isinstance(a.payload.type, ir.VectorType):
-            lanes = self._lanes(lambda p: self.convert(name, Value(self, p, a.width), width).payload, a.payload)
+            lanes = self._lanes(lambda p: self.convert(name, Value(self, p, a.width), width, mode).payload, a.payload)
             return Value(self, lanes, width)
+        if 16 in (a.width, width) and name == "float_to_float":
+            return self._half(a, width, mode)
         source, target = self._float_letter(a.width), self._float_letter(width)
         kind, operand = integer(width), a.payload
         if name == "int_to_float":
@@ -162,29 +264,18 @@ class FloatEmitter(Instruction):
             mnemonic = f"cvt{'t' if name == 'float_to_int_trunc' else ''}s{source}2si{'q' if width == 64 else 'l'}"
         if name != "int_to_float":
             operand = self.b.bitcast(operand, self._float_type(a.width))
-        result = self._instruction(f"{mnemonic} $1, $0", constraint, kind, operand)
-        return Value(self, self.b.bitcast(result, integer(width)), width)
+        result = self.b.bitcast(self._instruction(f"{mnemonic} $1, $0", constraint, kind, operand), integer(width))
+        if name == "float_to_float" and width == 32:
+            self._note_tiny(width, result)
+        return Value(self, result, width)
 
     def round_float(self, a: Value, mode: Value) -> Value:
         self._begin_float()
         if isinstance(a.payload.type, ir.VectorType):
             lanes = self._lanes(lambda p: self.round_float(Value(self, p, a.width), mode).payload, a.payload)
             return Value(self, lanes, a.width)
-        kind, b = self._float_type(a.width), self.b
-        end, value = b.append_basic_block("rounded"), b.bitcast(a.payload, kind)
-        selector = b.and_(mode.payload, mode.payload.type(15))
-        default = b.append_basic_block("round")
-        switch, incoming = b.switch(selector, default), []
-        for immediate in range(16):
-            block = default if immediate == 15 else b.append_basic_block("round")
-            if immediate != 15:
-                switch.add_case(mode.payload.type(immediate), block)
-            b.position_at_end(block)
-            text = f"rounds{self._float_letter(a.width)} $${immediate}, $1, $0"
-            incoming.append((self._instruction(text, "=x,x", kind, value), block))
-            b.branch(end)
-        b.position_at_end(end)
-        phi = b.phi(kind)
-        for result, block in incoming:
-            phi.add_incoming(result, block)
-        return Value(self, b.bitcast(phi, integer(a.width)), a.width)
+        kind, letter = self._float_type(a.width), self._float_letter(a.width)
+        value = self.b.bitcast(a.payload, kind)
+        text = f"rounds{letter} $${{}}, $1, $0"
+        rounded = self._by_immediate(mode, 16, lambda n: self._instruction(text.format(n), "=x,x", kind, value))
+        return Value(self, self.b.bitcast(rounded, integer(a.width)), a.width)
