@@ -13,7 +13,8 @@ register (`AL`, `rAX`, `CL`, `DX`, `1`).
 
 `flags` is what happens to CF PF AF ZF SF OF: "" nothing, "r" read, "w" all written, "m" some written (so all are
 also read).
-`undefined` names flags that the SDM leaves undefined. Not here: byte-level decoding (decode/), meaning (semantics/).
+`undefined` names flags that the SDM leaves undefined. `rare=True` leaves making native code to the
+first use. Not here: byte-level decoding (decode/), meaning (semantics/).
 """
 
 from __future__ import annotations
@@ -48,6 +49,12 @@ class Row:
     feature: str = ""  # CPUID feature that announces it; #UD without
     sets_rip: bool = False  # the mechanism it calls sets RIP in every case (far transfers, IRET, SYSCALL, INT)
     extra: tuple[Any, ...] = ()  # static arguments passed to the function after the operands (condition code ...)
+    rare: bool = False  # few guests execute it: native code is made when one does
+
+    @property
+    def lazy(self) -> bool:
+        """Is native code for it made on first use, rather than with all the rest before the first start?"""
+        return self.rare or self.encoding.startswith(("VEX", "EVEX"))
 
 
 @dataclass(frozen=True)

@@ -13,20 +13,25 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Container
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pyemu.cpu.primitives import SERVICE_NAMES
 from pyemu.jit import cache, hostflags
 
 if TYPE_CHECKING:
+    from pyemu.cpu.ops import Form
     from pyemu.jit.stencils import Stencil
 
 SHARD = 120  # handlers a module
+KEPT = ("pyemu.", "thunk.", "memcpy", "memset")  # symbols that the image remembers
+CACHE_LIMITS = (("", "image-*", 24 << 20), ("", "lazy-*", 64 << 20), ("objects", "*", 128 << 20))  # bytes
 ROOTS = (
     "pyemu.jit.loop.run", "pyemu.jit.blocks.flush", "pyemu.jit.blocks.written", "pyemu.jit.native.ticks",
+    "pyemu.jit.lazy.run_lazy",
 )  # fmt: skip
 
 
@@ -34,9 +39,11 @@ ROOTS = (
 class Image:
     """Position-independent code, and what is where in it."""
 
+    digest: str  # of the sources
     code: bytes
-    symbols: dict[str, int]
-    handlers: list[int]  # offset of each form's handler
+    symbols: dict[str, int]  # mechanism, thunks and the memory functions: what other native code may refer to
+    handlers: list[int]  # offset of each form's handler, or of run_lazy
+    groups: list[int]  # of each form, the first of those that are compiled together on first use: its row's
     stencils: bytes  # stencil_table.py
     forms: bytes
     services: dict[int, tuple[str, str]]  # what native code may call in Python
@@ -57,29 +64,33 @@ def source_digest() -> str:
 
 def load() -> Image:
     """The image from the cache, built first if need be."""
-    path = cache.directory() / f"image-{source_digest()}"
+    digest = source_digest()
+    path = cache.directory() / f"image-{digest}"
     data = cache.read(path)
     if data is None:
         data = marshal.dumps(_build())
         cache.write(path, data)
-    return Image(*marshal.loads(data))
+        for where, pattern, most in CACHE_LIMITS:
+            cache.prune(cache.directory() / where, pattern, most)
+    return Image(digest, *marshal.loads(data))
 
 
-def _build() -> tuple[bytes, dict[str, int], list[int], bytes, bytes, dict[int, tuple[str, str]]]:
+def _build() -> tuple[Any, ...]:
+    """All fields of the image but its digest."""
     from pyemu.cpu.ops import build_table
     from pyemu.jit import elf
     from pyemu.jit.stencil_table import serialise
 
     table = build_table()
-    count = len(table.forms)
-    parts = [(k, min(k + SHARD, count)) for k in range(0, count, SHARD)]
+    eager = [form.number for form in table.forms if not form.row.lazy]
+    parts = [eager[k : k + SHARD] for k in range(0, len(eager), SHARD)]
     objects: list[bytes] = []
     stencils: dict[str, Stencil] = {}
     workers = int(os.environ.get("PYEMU_BUILD_JOBS", os.cpu_count() or 1))
     pool = ProcessPoolExecutor(max_workers=workers, initializer=die_with_parent)
     with pool, Progress(2 * len(parts) + 1) as progress:
-        handlers = [pool.submit(compile_handlers, *part) for part in parts]
-        others = [pool.submit(compile_stencils, *part) for part in parts]
+        handlers = [pool.submit(compile_handlers, part) for part in parts]
+        others = [pool.submit(compile_stencils, part, part is parts[0]) for part in parts]
         needed = set(ROOTS)
         for done in as_completed(handlers):
             objects.append(done.result())
@@ -89,12 +100,41 @@ def _build() -> tuple[bytes, dict[str, int], list[int], bytes, bytes, dict[int, 
         for other in as_completed(others):
             stencils |= other.result()
             progress.step()
-        objects.append(mechanism.result())
+        compiled, services = mechanism.result()
+        objects.append(compiled)
         progress.step()
     image = elf.link(objects)
-    addresses = [image.symbols[f"op.{form.name}"] for form in table.forms]
-    symbols = {name: at for name, at in image.symbols.items() if name.startswith(("pyemu.jit.", "thunk."))}
-    return image.data, symbols, addresses, *serialise(stencils, table.forms), SERVICE_NAMES
+    symbols = {name: at for name, at in image.symbols.items() if name.startswith(KEPT)}
+    lazy = symbols["pyemu.jit.lazy.run_lazy"]
+    addresses = [lazy if form.row.lazy else image.symbols[f"op.{form.name}"] for form in table.forms]
+    return image.data, symbols, addresses, groups(table.forms), *serialise(stencils, table.forms), services
+
+
+def load_group(image: Image, first: int) -> tuple[bytes, dict[int, str]]:
+    """The handlers of a group that is not in the image: an object, and each form's symbol in it. From the cache if it
+    was compiled before."""
+    path = cache.directory() / f"lazy-{image.digest}" / str(first)
+    data = cache.read(path)
+    if data is None:
+        if source_digest() != image.digest:
+            raise RuntimeError(
+                "pyemu's sources have changed since it was started, so it cannot compile any more of them"
+            )
+        from pyemu.cpu.ops import build_table
+
+        numbers = [number for number, group in enumerate(image.groups) if group == first]
+        forms = build_table().forms
+        symbols = {number: f"op.{forms[number].name}" for number in numbers}
+        data = marshal.dumps((compile_handlers(numbers, image.symbols), symbols))
+        cache.write(path, data)
+    loaded: tuple[bytes, dict[int, str]] = marshal.loads(data)
+    return loaded
+
+
+def groups(forms: list[Form]) -> list[int]:
+    """Of each form, the first of its row: those of a row are compiled together on first use."""
+    first: dict[int, int] = {}
+    return [first.setdefault(id(form.row), form.number) for form in forms]
 
 
 def die_with_parent() -> None:
@@ -129,36 +169,40 @@ class Progress:
             print(file=sys.stderr)
 
 
-def compile_handlers(first: int, last: int) -> bytes:
-    """The interpreter handlers of forms first..last-1, as an object."""
+def compile_handlers(numbers: list[int], known: Container[str] | None = None) -> bytes:
+    """The interpreter handlers of some forms, as an object: `op.NAME` for each. Mechanism functions that they call are
+    in another object; those not among the `known` symbols, if it is given, are compiled too."""
     from pyemu.cpu.ops import build_table
     from pyemu.jit.emit import Handler
     from pyemu.jit.lowering import LOWERINGS
     from pyemu.jit.subset import ModuleCompiler
     from pyemu.jit.target import compile_ir
 
-    owner = ModuleCompiler(f"handlers.{first}", LOWERINGS, external=True)
-    for form in build_table().forms[first:last]:
+    owner = ModuleCompiler(f"handlers.{numbers[0]}", LOWERINGS, external=known is None, known=known or ())
+    forms = build_table().forms
+    for form in (forms[number] for number in numbers):
         try:
             Handler(owner, form).build()
         except Exception as error:
             error.add_note(f"while compiling {form.row.encoding} {form.row.operands} ({form.name})")
             raise
+    owner.compile()
     return compile_ir(str(owner.module), level=1)
 
 
-def compile_stencils(first: int, last: int) -> dict[str, Stencil]:
-    """The stencils of forms first..last-1; those of no form come with the first."""
+def compile_stencils(numbers: list[int], helpers: bool) -> dict[str, Stencil]:
+    """The stencils of some forms, and perhaps those that belong to no form."""
     from pyemu.cpu.ops import build_table
     from pyemu.jit.stencils import emit_module, extract
     from pyemu.jit.target import compile_ir
 
-    text, names = emit_module(build_table().forms[first:last], helpers=first == 0)
+    forms = build_table().forms
+    text, names = emit_module([forms[number] for number in numbers], helpers)
     return extract(compile_ir(text, level=1, reloc="static"), names)
 
 
-def compile_mechanism(names: list[str]) -> bytes:
-    """The named mechanism functions, all that they call, and the thunks, as an object."""
+def compile_mechanism(names: list[str]) -> tuple[bytes, dict[int, tuple[str, str]]]:
+    """The named mechanism functions, all that they call, and the thunks, as an object; and the services there are."""
     from pyemu.jit import thunks
     from pyemu.jit.lowering import LOWERINGS
     from pyemu.jit.subset import ModuleCompiler
@@ -168,7 +212,7 @@ def compile_mechanism(names: list[str]) -> bytes:
     for name in names:
         module, _, function = name.rpartition(".")
         owner.compile(getattr(importlib.import_module(module), function))
-    return compile_ir(str(owner.module) + MEMORY_FUNCTIONS + thunks.text())
+    return compile_ir(str(owner.module) + MEMORY_FUNCTIONS + thunks.text()), SERVICE_NAMES
 
 
 # What LLVM calls for llvm.memcpy and llvm.memset; the image has no library behind it.

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -25,9 +27,26 @@ def read(path: Path) -> bytes | None:
         data = path.read_bytes()
     except OSError:
         return None
+    with suppress(OSError):
+        os.utime(path)  # used now: prune() takes those that nobody has used for longest
     if len(data) < 16 or hashlib.blake2b(data[16:], digest_size=16).digest() != data[:16]:
         return None
     return data[16:]
+
+
+def prune(directory: Path, pattern: str, most: int) -> None:
+    """Remove the entries (files or folders) of a directory that were not used for longest, until those that are left
+    have no more than `most` bytes together."""
+    entries = []
+    for path in directory.glob(pattern):
+        with suppress(OSError):  # another process prunes too
+            files = [path, *path.rglob("*")]
+            entries.append((max(f.stat().st_mtime for f in files), sum(f.stat().st_size for f in files), path))
+    total = 0
+    for _, size, path in sorted(entries, reverse=True):
+        total += size
+        if total > most:
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def write(path: Path, data: bytes) -> None:

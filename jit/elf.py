@@ -9,6 +9,7 @@ libraries.
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 R_64, R_PC32, R_PLT32, R_32, R_32S, R_PC64 = 1, 2, 4, 10, 11, 24
@@ -115,10 +116,11 @@ class Image:
     symbols: dict[str, int]
 
 
-def link(objects: list[bytes]) -> Image:
-    """Place all sections one after another and resolve everything; every reference must be relative."""
+def link(objects: list[bytes], outside: Mapping[str, int] | None = None) -> Image:
+    """Place all sections one after another and resolve everything; every reference must be relative. `outside` are
+    further symbols, relative to where the image will be: they tie it to that place."""
     parsed = [parse(o) for o in objects]
-    image, symbols = bytearray(), {}
+    image, symbols = bytearray(), dict[str, int]()
     for o in parsed:
         for section in o.sections.values():
             image += b"\xcc" * (-len(image) % max(section.align, 16))
@@ -129,10 +131,11 @@ def link(objects: list[bytes]) -> Image:
             if name in symbols and not name.startswith((".L", "table.")):
                 raise LinkError(f"symbol {name} is defined twice")
             symbols[name] = o.sections[s.section].at + s.value
+    resolved = {**(outside or {}), **symbols}
     for o in parsed:
         for section in o.sections.values():
             for r in section.relocations:
-                _relocate(image, section, r, o, symbols)
+                _relocate(image, section, r, o, resolved)
     return Image(bytes(image), symbols)
 
 

@@ -23,10 +23,10 @@ from pyemu.cpu.ops import Form
 from pyemu.cpu.state import GPR, MMU, RIP, RSP, SS, STACK_MASK, TLB, TLB_ENTRIES, VALUE
 from pyemu.cpu.values import Value
 from pyemu.jit.emit_float import ARITHMETIC, PREDICATE, FloatEmitter, integer
+from pyemu.jit.layout import FAULT, JUMPED, NEXT
 from pyemu.jit.subset import I1, I8, I32, I64, PTR, ModuleCompiler
 
 HANDLER_TYPE = ir.FunctionType(I64, [PTR, PTR])
-NEXT, FAULT, JUMPED = 0, 1, 2
 
 _INTEGER = {"add": "add", "sub": "sub", "mul": "mul", "and_": "and_", "or_": "or_", "xor": "xor"}
 _ORDER = {"eq": "==", "ne": "!=", "ult": "<", "ule": "<=", "slt": "<", "sle": "<="}
@@ -252,7 +252,7 @@ class Emitter(FloatEmitter):
         b, size = self.b, width // 8
         hit, pointer = self._hit(linear.payload, size, bool(access & memory.WRITE))
         fast, slow, end = (b.append_basic_block(n) for n in ("hit", "miss", "loaded"))
-        b.cbranch(hit, fast, slow, )
+        b.cbranch(hit, fast, slow)
         b.position_at_end(slow)
         flags = b.or_(I64(access), self._segment_access())
         status = b.call(self.owner.declare(memory.read), [self.s, linear.payload, I64(size), flags])  # type: ignore[arg-type]

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import struct
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -30,33 +28,19 @@ from pyemu.cpu.state import (
     TLB_MISSES,
     State,
 )
-from pyemu.jit import build, hostmem
+from pyemu.jit import hostmem
 from pyemu.jit import layout as ly
+from pyemu.jit.loaded import native
 
 ARENA_SIZE = 96 << 20
 CODE_SIZE = 64 << 20
 _CALLBACK = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_uint64)
 
-_image: tuple[build.Image, hostmem.Image] | None = None
-_image_lock = threading.Lock()
-
-
-def image() -> tuple[build.Image, hostmem.Image]:
-    """The native image, built or loaded once a process."""
-    global _image
-    with _image_lock:
-        if _image is None:
-            built = build.load()
-            SERVICE_NAMES.update(built.services)
-            _image = built, hostmem.Image(built.code)
-        return _image
-
 
 def host_ticks_per_ms() -> float:
     """The rate of the host's time-stamp counter, measured for a moment: only statistics need it."""
     kind = ctypes.CFUNCTYPE(ctypes.c_uint64)
-    built, code = image()
-    ticks = kind(code.address + built.symbols["pyemu.jit.native.ticks"])
+    ticks = kind(native().address("pyemu.jit.native.ticks"))
     first, start = ticks(), time.perf_counter()
     time.sleep(0.01)
     return float(ticks() - first) / ((time.perf_counter() - start) * 1e3)
@@ -75,44 +59,38 @@ class Engine:
     def __init__(self, state: State, host: Host, ram: memoryview, mode: str = "jit") -> None:
         self.state, self.host, self.mode = state, host, mode
         state.ram, state.host = ram, host
-        built, code = image()
-        self.symbols = built.symbols
-        self.base = code.address
+        self.native = native()
         self.error: BaseException | None = None
         self.calls: Counter[str] = Counter()
         self._callbacks: list[object] = []
         self._install_callbacks()
-        self._allocate(built)
+        self._allocate()
         kind = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p)
         self._address = ctypes.addressof(state)
-        self._run = kind(self.base + self.symbols["pyemu.jit.loop.run"])
+        self._run = kind(self.native.address("pyemu.jit.loop.run"))
         three = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64)
-        self._written = three(self.base + self.symbols["pyemu.jit.blocks.written"])
-        self._flush = kind(self.base + self.symbols["pyemu.jit.blocks.flush"])
+        self._written = three(self.native.address("pyemu.jit.blocks.written"))
+        self._flush = kind(self.native.address("pyemu.jit.blocks.flush"))
         self.flush()
 
-    def _allocate(self, built: build.Image) -> None:
-        s = self.state
+    def _allocate(self) -> None:
+        s, image = self.state, self.native.image
         top = max((s[RANGES + 3 * k + 1] for k in range(s[RANGE_COUNT])), default=0)
         pages = -(-top // 4096)
         self.arena = hostmem.Array(ARENA_SIZE, low=True)
         self.hash = hostmem.Array(8 * ly.HASH_SIZE)
         self.pages = hostmem.Array(8 * ly.PAGE_WORDS * pages)
         self.bitmap = hostmem.Array(pages)
-        self.handlers = hostmem.Array(8 * len(built.handlers))
-        self.handlers.map[: 8 * len(built.handlers)] = struct.pack(
-            f"<{len(built.handlers)}Q", *(self.base + offset for offset in built.handlers)
-        )
         s[ly.ARENA] = s[ly.ARENA_NEXT] = self.arena.address
         s[ly.ARENA_END] = self.arena.address + self.arena.size
         s[ly.HASH], s[ly.PAGES], s[ly.PAGE_COUNT] = self.hash.address, self.pages.address, pages
-        s[CODE_BITMAP], s[ly.HANDLERS] = self.bitmap.address, self.handlers.address
+        s[CODE_BITMAP], s[ly.HANDLERS] = self.bitmap.address, self.native.handlers.address
         self.code = hostmem.CodeCache(CODE_SIZE)
         self.jump_cache = hostmem.Array(ly.JUMP_CACHE_BYTES)
-        self.stencils = hostmem.Array(len(built.stencils))
-        self.stencils.map[: len(built.stencils)] = built.stencils
-        self.forms = hostmem.Array(len(built.forms))
-        self.forms.map[: len(built.forms)] = built.forms
+        self.stencils = hostmem.Array(len(image.stencils))
+        self.stencils.map[: len(image.stencils)] = image.stencils
+        self.forms = hostmem.Array(len(image.forms))
+        self.forms.map[: len(image.forms)] = image.forms
         s[ly.CODE], s[ly.CODE_WRITE], s[ly.CODE_END] = (
             self.code.address, self.code.write_address, self.code.address + self.code.size,
         )  # fmt: skip
@@ -122,7 +100,7 @@ class Engine:
         for word, name in (
             (ly.ENTER, "enter"), (ly.THUNK_EXEC, "exec"), (ly.THUNK_LEAVE, "leave"), (ly.THUNK_UNLINKED, "unlinked"),
         ):  # fmt: skip
-            s[word] = self.base + self.symbols[f"thunk.{name}"]
+            s[word] = self.native.address(f"thunk.{name}")
         s[ly.USE_CODE] = int(self.mode == "jit")
         assert s[RAM_BASE], "the machine sets RAM_BASE before it makes an engine"
 

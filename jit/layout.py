@@ -33,6 +33,9 @@ HOLE_VALUES = JIT + 32  # values of the holes of the instruction being translate
 FORMS = JIT + 23  # host address of the form table (stencil_table.py)
 COLD_NEXT = JIT + 22  # stubs grow down from the end of the code cache; this is the lowest
 
+# ---- what a handler returns ------------------------------------------------------------------------------------
+NEXT, FAULT, JUMPED = 0, 1, 2  # the next instruction follows; it is not done, the fault is raised; RIP is set
+
 HASH_BITS = 16
 HASH_SIZE = 1 << HASH_BITS
 

@@ -29,7 +29,7 @@ from pyemu.cpu.state import (
 )
 from pyemu.jit import blocks, translator
 from pyemu.jit import layout as ly
-from pyemu.jit.emit import JUMPED, NEXT
+from pyemu.jit.layout import JUMPED, NEXT
 from pyemu.jit.native import call_code, call_handler, peek64, shared_word
 
 HALT, REQUEST, BUDGET_USED, SHUTDOWN = Exit.HALT, Exit.REQUEST, Exit.BUDGET, Exit.SHUTDOWN

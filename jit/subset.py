@@ -16,7 +16,7 @@ import ast
 import inspect
 import textwrap
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -54,11 +54,14 @@ def is_state(parameter: inspect.Parameter) -> bool:
 class ModuleCompiler:
     """Collects functions into one LLVM module; callees are compiled as they are met."""
 
-    def __init__(self, name: str, lowerings: dict[Any, Lowering], external: bool = False) -> None:
+    def __init__(
+        self, name: str, lowerings: dict[Any, Lowering], external: bool = False, known: Container[str] = ()
+    ) -> None:
         self.module = ir.Module(name)
         self.module.triple = "x86_64-unknown-linux-gnu"
         self.lowerings = lowerings
-        self.external = external  # callees live in another object
+        self.external = external  # callees live in another object: all of them ...
+        self.known = known  # ... or those with these symbols
         self.queue: list[FunctionType] = []
         self.tables: dict[int, tuple[ir.GlobalVariable, Any]] = {}
 
@@ -75,7 +78,7 @@ class ModuleCompiler:
             argument.name = parameter.name
             if is_state(parameter):
                 argument.add_attribute("noalias")
-        if not self.external:
+        if not self.external and name not in self.known:
             self.queue.append(function)
         return declared
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 from pyemu.cpu.decode import record as rc
 from pyemu.cpu.state import EXIT_REQUEST, ICOUNT, RIP
 from pyemu.jit import layout as ly
-from pyemu.jit.emit import JUMPED, NEXT
+from pyemu.jit.layout import JUMPED, NEXT
 
 
 def _word(name: str, index: int, base: str = "%s") -> str:

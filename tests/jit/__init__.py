@@ -1,0 +1,1 @@
+"""Tests of how native code is made, kept and loaded."""
