@@ -15,7 +15,6 @@ block.
 from __future__ import annotations
 
 from pyemu.cpu import memory, mode, physical, tlb
-from pyemu.cpu.cpuid import cr4_allowed
 from pyemu.cpu.faults import DR6_BD, GP, UD, raise_debug, raise_fault
 from pyemu.cpu.flags import VM
 from pyemu.cpu.mode import (
@@ -41,6 +40,7 @@ from pyemu.cpu.state import (
     CR2,
     CR3,
     CR4,
+    CR4_ALLOWED,
     CS,
     DR,
     EFER,
@@ -56,6 +56,7 @@ from pyemu.cpu.state import (
     TSC_OFFSET,
     VALUE,
     XCR0,
+    XCR0_ALLOWED,
     State,
 )
 
@@ -75,8 +76,7 @@ PDPTE_RESERVED = 0x1E6 | (M64 & ~physical.PHYSICAL_MASK)  # bits 1-2, 5-8 and be
 DR6_ONES, DR6_WRITABLE = 0xFFFF0FF0, 0xE00F
 DR7_ONES, DR7_WRITABLE, DR7_GD = 0x400, 0xFFFF23FF, 1 << 13
 # XCR0 (SDM 1, 13.3)
-XCR0_X87, XCR0_SSE = 1, 2
-XCR0_BITS = XCR0_X87 | XCR0_SSE
+XCR0_X87, XCR0_SSE, XCR0_AVX, XCR0_AVX512 = 1, 2, 4, 7 << 5
 # INVPCID types (SDM 2)
 INVPCID_ADDRESS, INVPCID_CONTEXT, INVPCID_ALL_GLOBAL, INVPCID_ALL = 0, 1, 2, 3
 M32 = 0xFFFFFFFF
@@ -212,7 +212,7 @@ def write_cr3(s: State, value: int) -> int:
 def write_cr4(s: State, value: int) -> int:
     """MOV to CR4."""
     old = s[CR4]
-    if value & ~cr4_allowed(s):
+    if value & ~s[CR4_ALLOWED]:
         return raise_fault(s, GP, 0)
     if s[EFER] & EFER_LMA:
         if value & CR4_PAE == 0:
@@ -310,13 +310,17 @@ def xgetbv(s: State) -> int:
 
 
 def xsetbv(s: State) -> int:
-    """XCR0 = EDX:EAX."""
+    """XCR0 = EDX:EAX; AVX needs SSE, the three of AVX-512 come together and need AVX (SDM 1, 13.3)."""
     if s[CR4] & CR4_OSXSAVE == 0:
         return raise_fault(s, UD, 0)
     if privileged(s):
         return 1
     value = get_edx_eax(s)
-    if s[GPR + RCX] & M32 or value & XCR0_X87 == 0 or value & ~XCR0_BITS:
+    if s[GPR + RCX] & M32 or value & XCR0_X87 == 0 or value & ~s[XCR0_ALLOWED]:
+        return raise_fault(s, GP, 0)
+    if value & XCR0_AVX and value & XCR0_SSE == 0:
+        return raise_fault(s, GP, 0)
+    if value & XCR0_AVX512 and (value & XCR0_AVX512 != XCR0_AVX512 or value & XCR0_AVX == 0):
         return raise_fault(s, GP, 0)
     s[XCR0] = value
     return mode.update(s)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from pyemu.cpu import mode, physical, tlb
 from pyemu.cpu.control_registers import get_edx_eax, privileged, put_edx_eax
-from pyemu.cpu.cpuid import has, model_of
+from pyemu.cpu.cpuid import announces
 from pyemu.cpu.faults import GP, raise_fault
 from pyemu.cpu.mode import CR0_PG, EFER_LMA, EFER_LME, EFER_NXE, EFER_SCE
 from pyemu.cpu.primitives import call_service, service
@@ -71,7 +71,7 @@ VARIABLE_MTRRS = 8
 MTRRCAP = VARIABLE_MTRRS | 1 << 8 | 1 << 10  # fixed ranges, write combining
 MTRR_DEF_BITS = 0xCFF  # E, FE, type
 MTRR_MASK_VALID = 1 << 11
-EFER_BITS = EFER_SCE | EFER_LME | EFER_NXE
+EFER_FEATURES = {"syscall": EFER_SCE, "lm": EFER_LME, "nx": EFER_NXE}  # without any of them there is no EFER
 MISC_FAST_STRINGS, MISC_BITS = 1, 1 << 0 | 1 << 3 | 1 << 7 | 1 << 11 | 1 << 12 | 1 << 18 | 1 << 22 | 1 << 23
 DEBUGCTL_BITS = 1 << 0 | 1 << 1  # LBR, BTF
 UNCACHEABLE, WRITE_BACK = 0, 6
@@ -167,17 +167,18 @@ def _word(s: State, index: int) -> int:
 
 def read(s: State, index: int) -> int | None:
     """A register's value, or None if there is none of that number."""
-    model = model_of(s)
     if _is_apic(index):
         return s.host.apic_msr_read(index)
     if index == IA32_TSC_DEADLINE:
-        deadline = s.host.apic_msr_read(index) if has(model, "tsc-deadline") else None
+        deadline = s.host.apic_msr_read(index) if announces(s, "tsc-deadline") else None
         return _offset(s, deadline) if deadline else deadline
     if index == IA32_TSC:
         return _offset(s, s.host.read_tsc())
     if index == IA32_TSC_AUX:
-        return _word(s, TSC_AUX) if has(model, "rdtscp") else None
-    words = {IA32_EFER: EFER, IA32_MISC_ENABLE: MISC_ENABLE, IA32_PAT: PAT}
+        return _word(s, TSC_AUX) if announces(s, "rdtscp") else None
+    if index == IA32_EFER:
+        return _word(s, EFER) if _efer_bits(s) else None
+    words = {IA32_MISC_ENABLE: MISC_ENABLE, IA32_PAT: PAT}
     word = words.get(index, _mtrr_word(index))
     if word is not None:
         return _word(s, word)
@@ -187,12 +188,17 @@ def read(s: State, index: int) -> int | None:
     return _word(s, register.word) if register else None
 
 
+def _efer_bits(s: State) -> int:
+    return sum(bit for feature, bit in EFER_FEATURES.items() if announces(s, feature))
+
+
 def _write_efer(s: State, value: int) -> bool:
     """SDM 4, table 2-2: LMA is read-only, and LME can't change while paging is on."""
     old = s[EFER]
-    if value & ~(EFER_BITS | EFER_LMA) or ((old ^ value) & EFER_LME and s[CR0] & CR0_PG):
+    writable = _efer_bits(s)
+    if not writable or value & ~(writable | EFER_LMA) or ((old ^ value) & EFER_LME and s[CR0] & CR0_PG):
         return False
-    s[EFER] = (value & EFER_BITS) | (old & EFER_LMA)
+    s[EFER] = (value & writable) | (old & EFER_LMA)
     if (old ^ s[EFER]) & EFER_NXE:
         tlb.flush_all(s)
     mode.update(s)
@@ -201,19 +207,18 @@ def _write_efer(s: State, value: int) -> bool:
 
 def _write_special(s: State, index: int, value: int) -> bool | None:
     """Registers with rules of their own; None for any other."""
-    model = model_of(s)
     if _is_apic(index):
         return s.host.apic_msr_write(index, value)
     if index == IA32_TSC_DEADLINE:
         deadline = (value - s[TSC_OFFSET]) & M64 if value else 0
-        return has(model, "tsc-deadline") and s.host.apic_msr_write(index, deadline)
+        return announces(s, "tsc-deadline") and s.host.apic_msr_write(index, deadline)
     if index == IA32_TSC:
         s[TSC_OFFSET] = (value - s.host.read_tsc()) & M64
         return True
     if index == IA32_EFER:
         return _write_efer(s, value)
     if index == IA32_TSC_AUX:
-        if value > M32 or not has(model, "rdtscp"):
+        if value > M32 or not announces(s, "rdtscp"):
             return False
         s[TSC_AUX] = value
         return True

@@ -46,7 +46,7 @@ class Row:
     rep: bool = False  # REP/REPE/REPNE mean repetition
     ends_block: bool = False  # control leaves, or what follows may see another mode, mapping or interrupt state
     sizes: tuple[int, ...] = ()  # operand sizes when no operand says so
-    feature: str = ""  # CPUID feature that announces it; #UD without
+    feature: str = ""  # CPUID feature that announces it, or two ("avx aes"); #UD without (names: features.py)
     sets_rip: bool = False  # the mechanism it calls sets RIP in every case (far transfers, IRET, SYSCALL, INT)
     extra: tuple[Any, ...] = ()  # static arguments passed to the function after the operands (condition code ...)
     rare: bool = False  # few guests execute it: native code is made when one does

@@ -100,7 +100,10 @@ MTRR_FIXED = _field("mtrr_fixed", 11, "fixed-range MTRRs, 64K_00000 first")
 MTRR_VARIABLE = _field("mtrr_variable", 16, "PHYSBASE0, PHYSMASK0, ... PHYSMASK7")
 DEBUGCTL = _field("debugctl", 1, "IA32_DEBUGCTL")
 MSR_SCRATCH = _field("msr_scratch", 8, "further MSRs that hold what is written (see msr.py)")
-CPUID_MODEL = _field("cpuid_model", 1, "index of the CPU model in cpuid.py")
+CPUID_MODEL = _field("cpuid_model", 1, "index of the CPU model in models.py")
+CPU_FEATURES = _field("cpu_features", 4, "bitmap of the features that the processor has (features.py); bit 0 is set")
+CR4_ALLOWED = _field("cr4_allowed", 1, "bits of CR4 that are not reserved, by the features")
+XCR0_ALLOWED = _field("xcr0_allowed", 1, "bits of XCR0 that may be set, by the features; 0 without XSAVE")
 APIC_ID = _field("apic_id", 1, "initial APIC ID, as CPUID reports it")
 CPU_COUNT = _field("cpu_count", 1, "processors of the machine, as CPUID reports them; 0 means 1")
 
@@ -183,5 +186,9 @@ class State(ctypes.c_uint64 * WORDS):  # type: ignore[misc]
 
 
 def new_state() -> State:
-    """A zeroed state block; cpu/reset.py gives it the values after power-up."""
-    return State()
+    """A zeroed state block of a processor with all features; cpu/reset.py gives it the values after power-up."""
+    from pyemu.cpu.cpuid import configure
+
+    state = State()
+    configure(state)
+    return state

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 from pyemu import __version__
 from pyemu.config import (
     ACCELERATORS,
-    CPUS,
     MACHINES,
     ConfigError,
     DebugExit,
@@ -60,7 +59,7 @@ OPTIONS = (
     Option(("version",), "", "show the version"),
     Option(("name",), "NAME", "name of the guest, shown when it starts"),
     Option(("M", "machine"), "TYPE", f"machine: {_known(MACHINES)}", "pc"),
-    Option(("cpu",), "MODEL", f"CPU model: {_known(CPUS)}", "max"),
+    Option(("cpu",), "MODEL", "CPU model, with ,+FEATURE and ,-FEATURE; help lists them", "max"),
     Option(("accel",), "NAME", f"how instructions are run: {_known(ACCELERATORS)}", "jit"),
     Option(("smp",), "N", "number of CPUs", "1"),
     Option(("m",), "SIZE", "memory, in MiB or with suffix K, M, G", "128M"),
@@ -266,6 +265,11 @@ def main(arguments: list[str] | None = None) -> int:
         if "version" in options:
             print(f"pyemu {__version__}")
             return 0
+        if options.text("cpu") in ("help", "?"):
+            from pyemu.cpuoption import help_text as cpu_help
+
+            print(cpu_help())
+            return 0
         config = make_config(options)
     except (UsageError, ConfigError, LogError) as error:
         return _fail(str(error), STATUS_USAGE)
@@ -292,6 +296,8 @@ def run(config: MachineConfig) -> int:
         return 128 + signal.SIGINT
     with machine:
         _install_signals(machine)
+        if machine.cpu.warning:
+            print(f"pyemu: warning: {machine.cpu.warning}", file=sys.stderr)
         name = f"{config.name}: " if config.name else ""
         print(f"pyemu: {name}{machine.image.description}", file=sys.stderr)
         try:

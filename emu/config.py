@@ -8,7 +8,6 @@ MACHINES = {
     "pc": "i440FX host bridge, PIIX3 and PIIX4 power management",
     "q35": "Q35 host bridge with memory-mapped PCI configuration, ICH9",
 }
-CPUS = {"qemu64": "x86-64 with SSE3 and CMPXCHG16B", "max": "everything that is implemented"}
 # QEMU's name for its own translator means ours.
 ACCELERATORS = {"jit": "jit", "tcg": "jit", "interp": "interp", "reference": "reference"}
 _SUFFIXES = {"": 20, "B": 0, "K": 10, "M": 20, "G": 30, "T": 40}
@@ -62,7 +61,7 @@ class MachineConfig:
 
     memory: int = 128 << 20  # bytes
     machine: str = "pc"
-    cpu: str = "max"
+    cpu: str = "max"  # as for -cpu (cpuoption.py)
     accelerator: str = "jit"
     kernel: str | None = None
     initrd: str | None = None
@@ -96,11 +95,11 @@ class MachineConfig:
             raise ConfigError(f"memory size {self.memory} bytes is not a multiple of {PAGE_SIZE}")
         for kind, value, known in (
             ("machine", self.machine, MACHINES),
-            ("CPU", self.cpu, CPUS),
             ("accelerator", self.accelerator, ACCELERATORS),
         ):
             if value not in known:
                 raise ConfigError(f"unknown {kind} '{value}' (known: {', '.join(known)})")
+        self._check_cpu()
         if self.kernel is None and self.initrd:
             raise ConfigError("-initrd needs -kernel")
         if self.bios is not None and self.append:
@@ -110,6 +109,11 @@ class MachineConfig:
         if self.icount is not None and not 0 <= self.icount.shift <= 10:
             raise ConfigError(f"icount shift {self.icount.shift} is not in 0..10")
         self._check_chardevs()
+
+    def _check_cpu(self) -> None:
+        from pyemu.cpuoption import choose
+
+        choose(self.cpu)
 
     def _check_chardevs(self) -> None:
         from pyemu.chardev import ChardevError, check_spec

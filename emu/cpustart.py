@@ -8,7 +8,6 @@ from __future__ import annotations
 from pyemu.cpu import cpuid, mode, reset
 from pyemu.cpu.flags import set_eflags
 from pyemu.cpu.state import (
-    CPUID_MODEL,
     CR0,
     CR3,
     CR4,
@@ -34,15 +33,16 @@ from pyemu.cpu.state import (
     TR_SEL,
     State,
 )
+from pyemu.cpuoption import Chosen
 from pyemu.firmware.boot_image import GPR_NAMES, BootImage, CpuStart
 from pyemu.memory import GuestRam
 
 _SEGMENTS = ("es", "cs", "ss", "ds", "fs", "gs")  # in encoding order, as in the state
 
 
-def apply_cpu(s: State, start: CpuStart, model: str) -> None:
+def apply_cpu(s: State, start: CpuStart, cpu: Chosen) -> None:
     """The state after RESET, changed by what the loader asks for."""
-    s[CPUID_MODEL] = cpuid.model_number(model)
+    cpuid.configure(s, cpu.model, cpu.features)
     reset.reset(s)
     for name, value in start.gpr.items():
         s[GPR + GPR_NAMES.index(name)] = value

@@ -25,6 +25,7 @@ from pyemu.chardev import Capture, Chardev, ChardevError, FdChardev, Mux, open_c
 from pyemu.clock import Clock, ClockTimer, CountedClock, RealTimeClock
 from pyemu.config import ACCELERATORS, ConfigError, MachineConfig, parse_size
 from pyemu.cpu.state import ICOUNT, new_state
+from pyemu.cpuoption import choose
 from pyemu.cpustart import apply_cpu, load_memory
 from pyemu.firmware.boot import BootRequest, prepare
 from pyemu.firmware.boot_image import BootImage
@@ -62,6 +63,7 @@ class Machine:
             options["memory"] = parse_size(options["memory"])
         self.config = config = replace(config or MachineConfig(), **options)
         config.check()
+        self.cpu = choose(config.cpu)
         self.platform = make_platform(config)
         self.image: BootImage = prepare(
             BootRequest(
@@ -175,7 +177,7 @@ class Machine:
 
     def _load(self) -> None:
         load_memory(self.ram, self.image)
-        apply_cpu(self.state, self.image.cpu, self.config.cpu)
+        apply_cpu(self.state, self.image.cpu, self.cpu)
 
     def _reset(self) -> None:
         """On the vCPU's thread, lock held."""

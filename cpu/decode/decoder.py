@@ -12,6 +12,7 @@ or #PF.
 from __future__ import annotations
 
 from pyemu.cpu import paging
+from pyemu.cpu.cpuid import has_feature
 from pyemu.cpu.decode import record as rc
 from pyemu.cpu.decode.tables import (
     BASE_16,
@@ -21,10 +22,11 @@ from pyemu.cpu.decode.tables import (
     CANDIDATE_VALUE,
     CLASS_ROW,
     CLASSES,
+    D_FEATURE,
+    D_FEATURE2,
     D_IMM,
     D_IMM2,
     D_LOCK,
-    D_MODELS,
     D_MOFFS,
     D_OP,
     D_REG,
@@ -53,7 +55,6 @@ from pyemu.cpu.decode.tables import (
 from pyemu.cpu.faults import GP, UD, raise_fault
 from pyemu.cpu.primitives import mmio_read, ram8
 from pyemu.cpu.state import (
-    CPUID_MODEL,
     CS,
     DS,
     FETCH_FAULT,
@@ -278,7 +279,7 @@ def decode(s: State, rip: int, linear: int, mode64: int, default32: int) -> int:
     if form == INVALID:
         return undefined(s)
     description = DESCRIPTION[form]
-    if (description >> (D_MODELS + s[CPUID_MODEL])) & 1 == 0:
+    if has_feature(s, (description >> D_FEATURE) & 0xFF) & has_feature(s, (description >> D_FEATURE2) & 0xFF) == 0:
         return undefined(s)
     if prefixes & P_LOCK:
         if description & D_LOCK == 0:

@@ -6,7 +6,7 @@ class, memory or register): `GROUP` gives the first of a run of candidates, and 
 every run matches everything: a less specific row, or form INVALID.
 
 A *situation* says which operand size the prefixes ask for; which one a row gets from it (default64, force64) is settled
-here. `DESCRIPTION` has, for each form, what is left to do: register classes, immediates, which CPU models know it. Not
+here. `DESCRIPTION` has, for each form, what is left to do: register classes, immediates, CPU features. Not
 here: the bytes (decoder.py).
 """
 
@@ -16,7 +16,7 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pyemu.cpu.cpuid import FEATURES, MODELS, has
+from pyemu.cpu.features import numbers
 from pyemu.cpu.ops import Encoding, Form, Operand, Row, build_table, parse_encoding
 from pyemu.cpu.state import CS, DS, ES, FPR, FS, GPR, GS, SS, VEC, ZERO
 
@@ -54,7 +54,7 @@ D_IMM, D_IMM2 = 12, 16  # encoded bytes of the immediates
 D_MOFFS = 1 << 20  # IMM is an address of the address size
 D_LOCK = 1 << 21  # LOCK is allowed
 D_REP = 1 << 22  # F3 and F2 mean repetition
-D_MODELS = 24  # one bit for each CPU model that has the instruction
+D_FEATURE, D_FEATURE2 = 24, 32  # numbers of the CPU features that announce it (features.py); 0: none
 
 # MODRM: does the opcode have a ModRM byte?
 HAS_MODRM = 1
@@ -160,12 +160,11 @@ def describe(form: Form) -> int:
         word |= D_LOCK
     if form.row.rep:
         word |= D_REP
-    if form.row.feature and form.row.feature not in FEATURES:
-        raise ValueError(f"{form.row.encoding} ({form.row.name}): unknown feature {form.row.feature!r}")
-    for number, model in enumerate(MODELS):
-        if not form.row.feature or has(model, form.row.feature):
-            word |= 1 << (D_MODELS + number)
-    return word
+    try:
+        first, second = numbers(form.row.feature)
+    except KeyError as error:
+        raise ValueError(f"{form.row.encoding} ({form.row.name}): unknown feature {error}") from error
+    return word | first << D_FEATURE | second << D_FEATURE2
 
 
 def _run(forms: Sequence[Form], encodings: Sequence[Encoding], plus: bool) -> tuple[Candidate, ...]:
@@ -227,7 +226,7 @@ def build(forms: Sequence[Form]) -> Tables:
         array("H", [c[1] for c in flat]),
         array("H", [c[2] for c in flat]),
         modrm,
-        array("I", [describe(form) for form in forms]),
+        array("Q", [describe(form) for form in forms]),
     )
 
 

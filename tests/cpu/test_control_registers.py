@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 
 from pyemu.cpu import control_registers as cr
-from pyemu.cpu import cpuid, memory, mode, tlb
+from pyemu.cpu import cpuid, memory, mode, models, tlb
 from pyemu.cpu.faults import DB, GP, UD
 from pyemu.cpu.state import (
-    CPUID_MODEL,
     CR0,
     CR2,
     CR3,
@@ -47,7 +46,7 @@ LONG_BASE = 0x80010011
 def machine(of: Callable[[], setup.Machine] = setup.long, model: str = "max") -> setup.Machine:
     m = of()
     m.s.host = FakeHost()
-    m.s[CPUID_MODEL] = cpuid.model_number(model)
+    cpuid.configure(m.s, models.model(model))
     return m
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from pyemu.cpu import cpuid, mode, msr, reset, tlb
+from pyemu.cpu import cpuid, features, mode, models, msr, reset, tlb
 from pyemu.cpu.faults import GP
 from pyemu.cpu.flags import eflags
 from pyemu.cpu.ops import build_table
 from pyemu.cpu.state import (
     APIC_ID,
     CPU_COUNT,
-    CPUID_MODEL,
     CR0,
     CR4,
     CS,
@@ -37,6 +36,7 @@ from pyemu.cpu.state import (
     STAR,
     TR_ATTR,
     TSC_OFFSET,
+    XCR0,
     State,
 )
 from tests.cpu import system_setup as setup
@@ -48,7 +48,7 @@ M64 = 2**64 - 1
 def machine(model: str = "max") -> setup.Machine:
     m = setup.long()
     m.s.host = FakeHost()
-    m.s[CPUID_MODEL] = cpuid.model_number(model)
+    cpuid.configure(m.s, models.model(model))
     return m
 
 
@@ -63,19 +63,43 @@ def names(*words: int) -> bytes:
 
 
 # ---- CPUID ----------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("model", [m.name for m in cpuid.MODELS])
+@pytest.mark.parametrize("model", [m.name for m in models.MODELS])
 def test_announced_bits_are_exactly_the_features(model: str) -> None:
     s = machine(model).s
-    chosen = cpuid.MODELS[s[CPUID_MODEL]]
+    expected = features.closed(models.model(model).features & features.IMPLEMENTED)
     found = set()
-    for name, (leaf, subleaf, register, bit) in cpuid.FEATURES.items():
+    extended = bool(models.model(model).brand)
+    for name, (leaf, subleaf, register, bit) in features.FEATURES.items():
         if run_cpuid(s, leaf, subleaf)[register] >> bit & 1:
             found.add(name)
-    assert found == set(chosen.features)
-    known = {(1, 2): 0, (1, 3): 0, (7, 1): 0, (0x80000001, 2): 0}
-    for leaf, register in known:
-        bits = sum(1 << b for lf, _, r, b in cpuid.FEATURES.values() if (lf, r) == (leaf, register))
-        assert run_cpuid(s, leaf)[register] & ~bits == 0
+    assert found == {n for n in expected if extended or features.FEATURES[n][0] < 0x80000000}
+    aliases = cpuid.AMD_ALIASES if models.model(model).vendor != models.INTEL else 0
+    known = {(1, 2): 0, (1, 3): 0, (7, 1): 0, (7, 2): 0, (7, 3): 0, (0x80000001, 2): 0, (0x80000001, 3): aliases}
+    for (leaf, register), others in known.items():
+        bits = sum(1 << b for lf, _, r, b in features.FEATURES.values() if (lf, r) == (leaf, register))
+        assert run_cpuid(s, leaf)[register] & ~(bits | others) == 0
+
+
+def test_features_that_need_others() -> None:
+    assert features.closed({"avx2", "avx", "xsave", "sse"}) == {"xsave", "sse"}
+    for name, needs in features.NEEDS.items():
+        assert {name, *needs} <= set(features.FEATURES)
+    assert features.closed(features.IMPLEMENTED) == features.IMPLEMENTED
+
+
+def test_state_components() -> None:
+    """Leaf D, for a processor with more components than are implemented."""
+    s = machine().s
+    cpuid.configure(s, models.model("max"), set(features.FEATURES) - {"mpx"})
+    assert run_cpuid(s, 0xD) == (0x2E7, 576, 2696, 0)
+    s[XCR0] = 0x2E7
+    assert run_cpuid(s, 0xD)[1] == 2696
+    assert run_cpuid(s, 0xD, 1)[1] == 576 + 256 + 64 + 512 + 1024 + 8
+    assert run_cpuid(s, 0xD, 2) == (256, 576, 0, 0)
+    assert run_cpuid(s, 0xD, 9) == (8, 2688, 0, 0)
+    assert run_cpuid(s, 0xD, 3) == (0, 0, 0, 0)
+    s[XCR0] = 7
+    assert run_cpuid(s, 0xD)[1] == 832
 
 
 # Every feature that adds instructions, and one of them.
@@ -91,14 +115,13 @@ INSTRUCTIONS = {
 # Those that don't.
 WITHOUT = {
     "de", "pse", "pae", "apic", "mtrr", "pge", "pat", "pse36", "pcid", "x2apic", "tsc-deadline", "hypervisor", "arat",
-    "smep", "erms", "xgetbv1", "nx", "pdpe1gb", "lm", "invtsc",
+    "smep", "erms", "xgetbv1", "nx", "pdpe1gb", "lm", "invtsc", "ss", "mmxext",
 }  # fmt: skip
 
 
 def test_announced_instructions_exist() -> None:
     rows = {form.row.name.lower() for form in build_table().forms}
-    announced = {feature for model in cpuid.MODELS for feature in model.features}
-    assert announced == set(INSTRUCTIONS) | WITHOUT
+    assert features.IMPLEMENTED == set(INSTRUCTIONS) | WITHOUT
     assert {name for name in INSTRUCTIONS.values() if name not in rows} == set()
 
 
@@ -139,9 +162,20 @@ def test_absent_leaves_are_zero() -> None:
     assert run_cpuid(machine().s, 0xD) == (3, 576, 576, 0)
 
 
-def test_unknown_model() -> None:
-    with pytest.raises(KeyError):
-        cpuid.model_number("486")
+def test_models_are_found_by_both_names() -> None:
+    assert models.model("Haswell-v1") is models.model("Haswell")
+    for name in ("80286", "max-v1", "Haswell-IBRS-v1", "Haswell-v7"):
+        with pytest.raises(KeyError):
+            models.model(name)
+
+
+def test_levels() -> None:
+    s = machine("486").s
+    assert run_cpuid(s, 0)[0] == 1
+    assert run_cpuid(s, 0x80000000) == (0, 0, 0, 0)
+    assert run_cpuid(machine("Nehalem").s, 0)[0] == 11
+    cpuid.configure(s, models.model("486"), {"fpu", "smep"})
+    assert run_cpuid(s, 0)[0] == 7
 
 
 # ---- model-specific registers ---------------------------------------------------------------------------------------
@@ -239,6 +273,10 @@ def test_efer_consequences() -> None:
     assert s[EFER] == 0xD00  # LMA is not written
     assert s[entry] == tlb.INVALID  # NXE changed
     assert read(machine("qemu64").s, 0xC0000103) is None  # TSC_AUX comes with RDTSCP
+    without = machine("pentium3").s
+    assert read(without, 0xC0000080) is None
+    assert not write(without, 0xC0000080, 0)
+    assert not write(machine("n270").s, 0xC0000080, 0x100)  # NX, but no long mode
 
 
 def test_time() -> None:
@@ -289,7 +327,7 @@ def test_reset() -> None:
     assert eflags(s) == 2
     assert s[MODE] & (mode.PROTECTED | mode.CODE64 | mode.CODE32) == 0
     assert s[ICOUNT] == 99
-    assert s[CPUID_MODEL] == cpuid.model_number("max")
+    assert cpuid.model_of(s).name == "max"
 
 
 def test_init_keeps_what_it_should() -> None:

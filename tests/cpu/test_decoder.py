@@ -12,13 +12,13 @@ from capstone import x86 as cx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyemu.cpu import cpuid, paging
+from pyemu.cpu import cpuid, features, models, paging
 from pyemu.cpu.decode import decoder, tables
 from pyemu.cpu.decode import record as rc
 from pyemu.cpu.faults import GP, PF, UD
 from pyemu.cpu.ops import Form, Operand, Row, build_table, expand, parse_encoding
 from pyemu.cpu.state import (
-    CPUID_MODEL,
+    CPU_FEATURES,
     CR0,
     CS,
     FAULT_CR2,
@@ -488,9 +488,24 @@ def test_instructions_that_the_model_lacks() -> None:
     code = bytes.fromhex("f30fb8c1")  # POPCNT
     for model, failed in (("max", 0), ("qemu64", 1)):
         s = state(code)
-        s[CPUID_MODEL] = cpuid.model_number(model)
+        cpuid.configure(s, models.model(model))
         assert decoder.decode(s, 0x100, 0x100, 1, 1) == failed
         assert s[FAULT_VECTOR] == (UD if failed else NO_FAULT)
+
+
+def test_a_row_may_need_two_features() -> None:
+    (form,) = expand(row("0F 0A", feature="vaes avx512vl"), 0)
+    word = tables.describe(form)
+    found = {word >> tables.D_FEATURE & 0xFF, word >> tables.D_FEATURE2 & 0xFF}
+    assert found == {features.number("vaes"), features.number("avx512vl")}
+    s = state(b"")
+    for announced in ({"vaes"}, {"avx512vl"}, {"vaes", "avx512vl"}):
+        for n, bits in enumerate(features.bitmap(announced)):
+            s[CPU_FEATURES + n] = bits
+        assert all(cpuid.has_feature(s, n) for n in found) == (len(announced) == 2)
+        assert cpuid.has_feature(s, 0)
+    with pytest.raises(ValueError, match="more than two"):
+        tables.describe(expand(row("0F 0A", feature="vaes avx512vl avx"), 0)[0])
 
 
 def test_conflicting_rows_are_refused() -> None:
