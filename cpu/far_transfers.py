@@ -11,6 +11,7 @@ it too, for Instruction.jump().
 from __future__ import annotations
 
 from pyemu.cpu import descriptors as ds
+from pyemu.cpu import flags as fl
 from pyemu.cpu import memory, mode, returns, segments, tasks
 from pyemu.cpu.faults import GP, NP, raise_fault
 from pyemu.cpu.faults import SS as STACK_FAULT
@@ -145,7 +146,7 @@ def to_task(s: State, selector: int, d: int, cause: int, next_rip: int) -> int:
         return raise_fault(s, GP, ds.selector_error(selector, 0))
     if check_gate(s, selector, d):
         return 1
-    if tasks.switch_task(s, target, cause, next_rip, 0):
+    if tasks.switch_task(s, target, cause, next_rip, fl.eflags(s), 0):
         return 1
     return arrive(s, s[RIP])
 

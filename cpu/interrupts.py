@@ -221,14 +221,14 @@ def deliver_long(s: State, vector: int, error: int, kind: int, rip: int) -> int:
 def deliver_to_task(s: State, selector: int, vector: int, error: int, kind: int, rip: int) -> int:
     """Through a task gate; the error code is pushed on the new task's stack."""
     ext = 0 if is_software(kind) else EXT
-    if tasks.switch_task(s, selector, tasks.BY_INTERRUPT, rip, ext):
+    if tasks.switch_task(s, selector, tasks.BY_INTERRUPT, rip, pushed_flags(s, vector, kind), ext):
         return 1
-    if kind == EXCEPTION and has_error_code(vector):
+    sound = s[FAULT_VECTOR] == NO_FAULT or s[FAULT_VECTOR] == DB
+    if sound and kind == EXCEPTION and has_error_code(vector):
         size = 4 if tasks.is_tss32(s) else 2
         s[FRAME] = error
-        if segments.push_frame_here(s, 1, size, ext):
-            return 1
-        segments.set_stack_pointer(s, s[VALUE])
+        if segments.push_frame_here(s, 1, size, ext) == 0:
+            segments.set_stack_pointer(s, s[VALUE])
     return 0
 
 
@@ -324,7 +324,8 @@ def deliver_protected(s: State, vector: int, error: int, kind: int, rip: int) ->
 
 
 def deliver(s: State, vector: int, error: int, kind: int, rip: int) -> int:
-    """Deliver one event; 0, or 1 with a fault of the delivery itself raised and nothing changed."""
+    """Deliver one event; 0, or 1 with a fault of the delivery itself raised and nothing changed. After 0, a fault that
+    waits is the new task's (tasks.switch_task)."""
     if s[MODE] & mode.PROTECTED == 0:
         return deliver_real(s, vector, kind, rip)
     if ds.long_mode(s):
@@ -386,7 +387,7 @@ def deliver_fault(s: State) -> int:
         before_delivery(s, vector)
         error = s[FAULT_ERROR]
         s[FAULT_VECTOR] = NO_FAULT
-        if deliver(s, vector, error, EXCEPTION, s[RIP]) == 0:
+        if deliver(s, vector, error, EXCEPTION, s[RIP]) == 0 and s[FAULT_VECTOR] == NO_FAULT:
             return 0
         count = record_fault(s, count)
         second = s[FAULT_VECTOR]
@@ -440,7 +441,7 @@ def take_interrupts(s: State) -> int:
         return 0
     s[HALTED] = 0
     s[SHADOW] = 0
-    if deliver(s, vector, 0, kind, s[RIP]):
+    if deliver(s, vector, 0, kind, s[RIP]) or s[FAULT_VECTOR] != NO_FAULT:
         if deliver_fault(s):
             return SHUTDOWN
     return DELIVERED

@@ -75,7 +75,7 @@ class Reference:
             form = self.forms[words[rc.PACKED] & 0xFFFF]
             if self.concrete.execute(form, words) == 0:
                 s[ICOUNT] += 1
-                if trap:
+                if trap and s[FAULT_VECTOR] == NO_FAULT:
                     raise_debug(s, DR6_BS)
         if s[FAULT_VECTOR] != NO_FAULT:
             return int(interrupts.deliver_fault(s) == SHUTDOWN)

@@ -249,9 +249,10 @@ def enter_state(s: State, wide: int, cause: int) -> int:
     return mode.update(s)
 
 
-def switch_task(s: State, selector: int, cause: int, rip: int, ext: int) -> int:
-    """Switch to the task of a TSS selector; `rip` is where the old task will resume. Faults before the new task's state
-    is taken leave everything as it was; later ones belong to the new task, whose RIP is already in place."""
+def switch_task(s: State, selector: int, cause: int, rip: int, rflags: int, ext: int) -> int:
+    """Switch to the task of a TSS selector; `rip` is where the old task will resume, with `rflags`. Faults before the
+    new task's state is taken leave everything as it was and give 1. Later ones belong to the new task (SDM 3, table
+    7-1): the switch is done, and the fault waits to be delivered at the new RIP, before its first instruction."""
     if check_tss(s, selector, cause, ext):
         return 1
     d = s[VALUE]
@@ -267,9 +268,6 @@ def switch_task(s: State, selector: int, cause: int, rip: int, ext: int) -> int:
     old_descriptor = ds.descriptor_address(s, old)
     if memory.probe(s, old_descriptor, 8, ds.SYSTEM_WRITE):
         return 1
-    rflags = fl.eflags(s)
-    if cause == BY_IRET:
-        rflags = rflags & ~fl.NT
     if wide and s[CR0] & mode.CR0_PG:
         if s[CR4] & CR4_PAE and read_pdptes(s, s[FRAME + F_CR3]):
             return 1
@@ -297,11 +295,11 @@ def switch_task(s: State, selector: int, cause: int, rip: int, ext: int) -> int:
     enter_state(s, wide, cause)
     ldt = s[LDT_SEL]
     if ds.load_ldtr(s, ldt, TS, TS, ext) or load_segments(s, ext):
-        return 1
+        return 0
     if s[RIP] > s[SEG_LIMIT + CS]:
-        return raise_fault(s, GP, ext)
-    if trap:
-        return raise_debug(s, DR6_BT)
+        raise_fault(s, GP, ext)
+    elif trap:
+        raise_debug(s, DR6_BT)
     return 0
 
 
@@ -309,4 +307,4 @@ def return_from_task(s: State, rip: int) -> int:
     """IRET with NT set: back to the task that the current TSS links to."""
     if read_tss(s, LINK, 2, 0):
         return 1
-    return switch_task(s, s[VALUE], BY_IRET, rip, 0)
+    return switch_task(s, s[VALUE], BY_IRET, rip, fl.eflags(s) & ~fl.NT, 0)

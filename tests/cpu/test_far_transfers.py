@@ -392,7 +392,7 @@ def test_faults_of_the_new_task_are_its_own(twin: Twin) -> None:
     ]
     for changes, expected in cases:
         m = other_task(setup.protected(), **changes)
-        assert twin(ft.far_jump)(m.s, setup.TSS_OTHER_SELECTOR, 0, 4, NEXT) == 1
+        assert twin(ft.far_jump)(m.s, setup.TSS_OTHER_SELECTOR, 0, 4, NEXT) == 0  # done: the fault comes after it
         assert fault(m) == expected
         assert m.s[RIP] == changes.get("eip", 0x7777)
         assert m.s[TR_SEL] == setup.TSS_OTHER_SELECTOR
@@ -400,6 +400,6 @@ def test_faults_of_the_new_task_are_its_own(twin: Twin) -> None:
 
 def test_debug_trap_of_a_task(twin: Twin) -> None:
     m = other_task(setup.protected(), trap=1)
-    assert twin(ft.far_jump)(m.s, setup.TSS_OTHER_SELECTOR, 0, 4, NEXT) == 1
+    assert twin(ft.far_jump)(m.s, setup.TSS_OTHER_SELECTOR, 0, 4, NEXT) == 0
     assert (m.s[FAULT_VECTOR], m.s[FAULT_DR6], m.s[RIP]) == (DB, 1 << 15, 0x7777)
     check_other(m)
