@@ -88,9 +88,10 @@ class Form:
 
     @property
     def name(self) -> str:
-        """A unique symbol: mnemonic, operand kinds, size, number."""
+        """A unique symbol, which stays the same when rows are added: mnemonic, operand kinds, size, encoding, modes."""
         kinds = "_".join(f"{o.kind}{o.width}" for o in self.operands)
-        return re.sub(r"\W", "", f"{self.row.name}_{kinds}_{self.size}_{self.number}")
+        encoding = re.sub(r"\W+", "_", self.row.encoding)
+        return f"{self.row.name}_{kinds}_{self.size}_{encoding}_{self.row.modes}"
 
 
 ROWS: list[Row] = []

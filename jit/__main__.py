@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 
-from pyemu.jit import build
+from pyemu.jit import image as images
 
 
 def main() -> int:
     """Build or load the image and say what it took."""
     start = time.monotonic()
-    image = build.load()
+    image = images.load()
     print(
         f"pyemu: native code ready in {time.monotonic() - start:.1f} s: {len(image.handlers)} handlers, "
         f"{len(image.code) >> 10} KiB of code, {len(image.stencils) >> 10} KiB of stencils"

@@ -1,134 +1,110 @@
-"""Builds the native image: mechanism code and interpreter handlers, compiled in parallel processes, linked, and cached.
+"""Builds the native image in parallel processes, and single groups of handlers in this one.
 
-The image is keyed by a digest of everything that goes into it. Loading it needs neither LLVM nor the instruction table.
+What was compiled is kept in the cache by shard (shards.py), so a build after an edit compiles only what the edit
+touches. Not here: the image itself (image.py), linking (elf.py).
 """
 
 from __future__ import annotations
 
 import ctypes
-import hashlib
-import importlib.util
+import importlib
 import marshal
 import os
 import signal
 import sys
 import time
+from collections import deque
 from collections.abc import Container
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from typing import Any
 
+from pyemu.cpu.ops import Form, build_table
 from pyemu.cpu.primitives import SERVICE_NAMES
-from pyemu.jit import cache, hostflags
+from pyemu.jit import cache, elf, thunks
+from pyemu.jit.emit import compile_handlers, emit_handlers
+from pyemu.jit.lowering import LOWERINGS
+from pyemu.jit.shards import Kind, Shard, shards
+from pyemu.jit.stencil_table import serialise
+from pyemu.jit.stencils import Stencil, compile_helpers, compile_stencils
+from pyemu.jit.subset import ModuleCompiler
+from pyemu.jit.target import compile_ir
 
-if TYPE_CHECKING:
-    from pyemu.cpu.ops import Form
-    from pyemu.jit.stencils import Stencil
-
-SHARD = 120  # handlers a module
 KEPT = ("pyemu.", "thunk.", "memcpy", "memset")  # symbols that the image remembers
-CACHE_LIMITS = (("", "image-*", 24 << 20), ("", "lazy-*", 64 << 20), ("objects", "*", 128 << 20))  # bytes
 ROOTS = (
     "pyemu.jit.loop.run", "pyemu.jit.blocks.flush", "pyemu.jit.blocks.written", "pyemu.jit.native.ticks",
     "pyemu.jit.lazy.run_lazy",
 )  # fmt: skip
 
 
-@dataclass
-class Image:
-    """Position-independent code, and what is where in it."""
-
-    digest: str  # of the sources
-    code: bytes
-    symbols: dict[str, int]  # mechanism, thunks and the memory functions: what other native code may refer to
-    handlers: list[int]  # offset of each form's handler, or of run_lazy
-    groups: list[int]  # of each form, the first of those that are compiled together on first use: its row's
-    stencils: bytes  # stencil_table.py
-    forms: bytes
-    services: dict[int, tuple[str, str]]  # what native code may call in Python
-
-
-def source_digest() -> str:
-    """A digest of all sources that the image depends on, and of what the host can do."""
-    digest = hashlib.sha256()
-    for package in ("pyemu.cpu", "pyemu.jit"):
-        spec = importlib.util.find_spec(package)
-        assert spec is not None and spec.origin is not None
-        root = Path(spec.origin).parent
-        for path in sorted(root.rglob("*.py")):
-            digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
-    digest.update(" ".join([sys.version.split()[0], *sorted(hostflags.read())]).encode())
-    return digest.hexdigest()[:32]
-
-
-def load() -> Image:
-    """The image from the cache, built first if need be."""
-    digest = source_digest()
-    path = cache.directory() / f"image-{digest}"
-    data = cache.read(path)
-    if data is None:
-        data = marshal.dumps(_build())
-        cache.write(path, data)
-        for where, pattern, most in CACHE_LIMITS:
-            cache.prune(cache.directory() / where, pattern, most)
-    return Image(digest, *marshal.loads(data))
-
-
-def _build() -> tuple[Any, ...]:
+def build() -> tuple[Any, ...]:
     """All fields of the image but its digest."""
-    from pyemu.cpu.ops import build_table
-    from pyemu.jit import elf
-    from pyemu.jit.stencil_table import serialise
+    forms = build_table().forms
+    results = compile_all(shards(forms))
+    mechanism, services = results[Kind.MECHANISM][0]
+    linked = elf.link([*results[Kind.HANDLERS], mechanism])
+    symbols = {name: at for name, at in linked.symbols.items() if name.startswith(KEPT)}
+    lazy = symbols["pyemu.jit.lazy.run_lazy"]
+    handlers = [lazy if form.row.lazy else linked.symbols[f"op.{form.name}"] for form in forms]
+    stencils = {name: Stencil(*fields) for part in results[Kind.STENCILS] for name, fields in part.items()}
+    return linked.data, symbols, handlers, groups(forms), *serialise(stencils, forms), services
 
-    table = build_table()
-    eager = [form.number for form in table.forms if not form.row.lazy]
-    parts = [eager[k : k + SHARD] for k in range(0, len(eager), SHARD)]
-    objects: list[bytes] = []
-    stencils: dict[str, Stencil] = {}
+
+def compile_all(parts: list[Shard]) -> dict[Kind, list[Any]]:
+    """What compile_shard() makes of each shard, from the cache as far as possible, and of the mechanism."""
+    results: dict[Kind, list[Any]] = {kind: [] for kind in Kind}
+    waiting = deque[Shard]()
+    for part in parts:
+        known = cache.read(cache.directory() / "objects" / part.key)
+        if known is None:
+            waiting.append(part)
+        else:
+            results[part.kind].append(marshal.loads(known))
+    handlers = sum(part.kind is Kind.HANDLERS for part in parts)
+    mechanism = None
+    running = set[Future[Any]]()
     workers = int(os.environ.get("PYEMU_BUILD_JOBS", os.cpu_count() or 1))
     pool = ProcessPoolExecutor(max_workers=workers, initializer=die_with_parent)
-    with pool, Progress(2 * len(parts) + 1) as progress:
-        handlers = [pool.submit(compile_handlers, part) for part in parts]
-        others = [pool.submit(compile_stencils, part, part is parts[0]) for part in parts]
-        needed = set(ROOTS)
-        for done in as_completed(handlers):
-            objects.append(done.result())
-            needed |= {name for name in elf.undefined(objects[-1]) if name.startswith("pyemu.")}
-            progress.step()
-        mechanism = pool.submit(compile_mechanism, sorted(needed))
-        for other in as_completed(others):
-            stencils |= other.result()
-            progress.step()
-        compiled, services = mechanism.result()
-        objects.append(compiled)
-        progress.step()
-    image = elf.link(objects)
-    symbols = {name: at for name, at in image.symbols.items() if name.startswith(KEPT)}
-    lazy = symbols["pyemu.jit.lazy.run_lazy"]
-    addresses = [lazy if form.row.lazy else image.symbols[f"op.{form.name}"] for form in table.forms]
-    return image.data, symbols, addresses, groups(table.forms), *serialise(stencils, table.forms), services
+    with pool, Progress(len(waiting) + 1) as progress:
+        while waiting or running or mechanism is None:
+            if mechanism is None and len(results[Kind.HANDLERS]) == handlers:  # now it is known what they call
+                undefined = set[str]().union(*map(elf.undefined, results[Kind.HANDLERS]))
+                names = {*ROOTS, *(name for name in undefined if name.startswith("pyemu."))}
+                mechanism = Shard(Kind.MECHANISM, sorted(names))
+                waiting.appendleft(mechanism)  # takes longest
+            while waiting and len(running) <= workers:
+                running.add(pool.submit(compile_shard, waiting.popleft()))
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            for job in done:
+                kind, result = job.result()
+                results[kind].append(result)
+                progress.step()
+    return results
 
 
-def load_group(image: Image, first: int) -> tuple[bytes, dict[int, str]]:
-    """The handlers of a group that is not in the image: an object, and each form's symbol in it. From the cache if it
-    was compiled before."""
-    path = cache.directory() / f"lazy-{image.digest}" / str(first)
-    data = cache.read(path)
-    if data is None:
-        if source_digest() != image.digest:
-            raise RuntimeError(
-                "pyemu's sources have changed since it was started, so it cannot compile any more of them"
-            )
-        from pyemu.cpu.ops import build_table
+def compile_shard(shard: Shard) -> tuple[Kind, Any]:
+    """In a process of its own: an object, of the mechanism also the services, or stencils by name; in the cache."""
+    result: Any
+    table = build_table().forms
+    forms = [table[number] for number in shard.forms]
+    if shard.kind is Kind.HANDLERS:
+        result = compile_handlers(forms)
+    elif shard.kind is Kind.STENCILS:
+        stencils = compile_stencils(forms) if forms else compile_helpers()
+        result = {name: (stencil.code, stencil.relocations) for name, stencil in stencils.items()}
+    else:
+        return shard.kind, compile_mechanism(shard.functions)
+    cache.write(cache.directory() / "objects" / shard.key, marshal.dumps(result))
+    return shard.kind, result
 
-        numbers = [number for number, group in enumerate(image.groups) if group == first]
-        forms = build_table().forms
-        symbols = {number: f"op.{forms[number].name}" for number in numbers}
-        data = marshal.dumps((compile_handlers(numbers, image.symbols), symbols))
-        cache.write(path, data)
-    loaded: tuple[bytes, dict[int, str]] = marshal.loads(data)
-    return loaded
+
+def compile_group(numbers: list[int], known: Container[str]) -> tuple[bytes, dict[int, str]]:
+    """The handlers of some forms, and the mechanism that they call as far as its symbols are not `known`: an object,
+    and each form's symbol in it."""
+    owner = ModuleCompiler("group", LOWERINGS, known=known)
+    forms = build_table().forms
+    emit_handlers(owner, [forms[number] for number in numbers])
+    owner.compile()
+    return compile_ir(str(owner.module), level=1), {number: f"op.{forms[number].name}" for number in numbers}
 
 
 def groups(forms: list[Form]) -> list[int]:
@@ -169,45 +145,8 @@ class Progress:
             print(file=sys.stderr)
 
 
-def compile_handlers(numbers: list[int], known: Container[str] | None = None) -> bytes:
-    """The interpreter handlers of some forms, as an object: `op.NAME` for each. Mechanism functions that they call are
-    in another object; those not among the `known` symbols, if it is given, are compiled too."""
-    from pyemu.cpu.ops import build_table
-    from pyemu.jit.emit import Handler
-    from pyemu.jit.lowering import LOWERINGS
-    from pyemu.jit.subset import ModuleCompiler
-    from pyemu.jit.target import compile_ir
-
-    owner = ModuleCompiler(f"handlers.{numbers[0]}", LOWERINGS, external=known is None, known=known or ())
-    forms = build_table().forms
-    for form in (forms[number] for number in numbers):
-        try:
-            Handler(owner, form).build()
-        except Exception as error:
-            error.add_note(f"while compiling {form.row.encoding} {form.row.operands} ({form.name})")
-            raise
-    owner.compile()
-    return compile_ir(str(owner.module), level=1)
-
-
-def compile_stencils(numbers: list[int], helpers: bool) -> dict[str, Stencil]:
-    """The stencils of some forms, and perhaps those that belong to no form."""
-    from pyemu.cpu.ops import build_table
-    from pyemu.jit.stencils import emit_module, extract
-    from pyemu.jit.target import compile_ir
-
-    forms = build_table().forms
-    text, names = emit_module([forms[number] for number in numbers], helpers)
-    return extract(compile_ir(text, level=1, reloc="static"), names)
-
-
 def compile_mechanism(names: list[str]) -> tuple[bytes, dict[int, tuple[str, str]]]:
     """The named mechanism functions, all that they call, and the thunks, as an object; and the services there are."""
-    from pyemu.jit import thunks
-    from pyemu.jit.lowering import LOWERINGS
-    from pyemu.jit.subset import ModuleCompiler
-    from pyemu.jit.target import compile_ir
-
     owner = ModuleCompiler("mechanism", LOWERINGS)
     for name in names:
         module, _, function = name.rpartition(".")

@@ -5,11 +5,13 @@ An entry is a file with its own checksum in front; one that doesn't verify is ig
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -32,6 +34,21 @@ def read(path: Path) -> bytes | None:
     if len(data) < 16 or hashlib.blake2b(data[16:], digest_size=16).digest() != data[:16]:
         return None
     return data[16:]
+
+
+@contextmanager
+def building() -> Iterator[None]:
+    """One process of this cache at a time: two that build the same would take twice as long."""
+    handle = -1
+    with suppress(OSError):  # without a cache there is nothing to wait for
+        directory().mkdir(parents=True, exist_ok=True)
+        handle = os.open(directory() / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        if handle >= 0:
+            os.close(handle)
 
 
 def prune(directory: Path, pattern: str, most: int) -> None:

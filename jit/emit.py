@@ -25,6 +25,7 @@ from pyemu.cpu.values import Value
 from pyemu.jit.emit_float import ARITHMETIC, PREDICATE, FloatEmitter, integer
 from pyemu.jit.layout import FAULT, JUMPED, NEXT
 from pyemu.jit.subset import I1, I8, I32, I64, PTR, ModuleCompiler
+from pyemu.jit.target import compile_ir
 
 HANDLER_TYPE = ir.FunctionType(I64, [PTR, PTR])
 
@@ -435,3 +436,20 @@ class Handler(Emitter):
     def stack_linear_at(self, pointer: Value, size: int, access: int) -> Value:
         at = pointer & self.state(STACK_MASK)
         return self._checked(self.const(SS, 64), at, size, access | STACK_ACCESS, at)
+
+
+def emit_handlers(owner: ModuleCompiler, forms: list[Form]) -> None:
+    """Add the handlers of some forms to a module."""
+    for form in forms:
+        try:
+            Handler(owner, form).build()
+        except Exception as error:
+            error.add_note(f"while compiling {form.row.encoding} {form.row.operands} ({form.name})")
+            raise
+
+
+def compile_handlers(forms: list[Form]) -> bytes:
+    """The handlers of some forms, as an object that lacks the mechanism that they call."""
+    owner = ModuleCompiler("handlers", {}, external=True)
+    emit_handlers(owner, forms)
+    return compile_ir(str(owner.module), level=1)

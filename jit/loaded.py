@@ -1,7 +1,7 @@
 """The native code that this process has loaded: the image, and the handlers that were compiled on first use.
 
 It is loaded once, and shared by all vCPUs of all machines. Not here: what runs it (engine.py), how it is made
-(build.py), who asks for handlers (lazy.py).
+(image.py), who asks for handlers (lazy.py).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import threading
 from array import array
 
 from pyemu.cpu.primitives import SERVICE_NAMES
-from pyemu.jit import build, elf, hostmem
+from pyemu.jit import elf, hostmem, image
 
 AREA = 8 << 20  # memory for handlers compiled on first use is reserved in steps of this
 
@@ -20,7 +20,7 @@ class Native:
     """The loaded image, and the table of all forms' handlers."""
 
     def __init__(self) -> None:
-        self.image = build.load()
+        self.image = image.load()
         SERVICE_NAMES.update(self.image.services)
         self._code = hostmem.Image(self.image.code)
         self.base = self._code.address
@@ -47,7 +47,7 @@ class Native:
             return self.handler(form)
 
     def _load_group(self, first: int) -> None:
-        data, symbols = build.load_group(self.image, first)
+        data, symbols = image.load_group(self.image, first)
         if not self._areas or self._next + len(data) > self._areas[-1].size:
             self._areas.append(hostmem.CodeCache(AREA))
             self._next = 0

@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 
 from pyemu.cpu.ops import Form
-from pyemu.jit.stencils import HELPERS, HOLE, Stencil
+from pyemu.jit.stencils import DEAD, HELPERS, HOLE, Stencil
 
 STENCIL_SIZE, RELOCATION_SIZE, FORM_ENTRY = 16, 16, 8
 
@@ -78,7 +78,7 @@ def serialise(stencils: dict[str, Stencil], forms: list[Form]) -> tuple[bytes, b
         code += stencil.code
     table = bytearray()
     for form in forms:
-        live = number.get(f"f{form.number}", 0)
-        dead = number.get(f"f{form.number}d", live)
-        table += struct.pack("<HHI", live, dead, facts(form, stencils.get(f"f{form.number}")))
+        live = number.get(form.name, 0)
+        dead = number.get(form.name + DEAD, live)
+        table += struct.pack("<HHI", live, dead, facts(form, stencils.get(form.name)))
     return b"".join(entries) + relocations + code, bytes(table)

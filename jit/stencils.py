@@ -29,6 +29,7 @@ from pyemu.jit import elf
 from pyemu.jit import layout as ly
 from pyemu.jit.emit import Emitter
 from pyemu.jit.subset import I1, I8, I64, PTR, VOID, ModuleCompiler
+from pyemu.jit.target import compile_ir
 
 STENCIL_TYPE = ir.FunctionType(VOID, [PTR, I64, I64, I64])
 
@@ -39,6 +40,7 @@ HOLES = (
     "slow", "cont", "exec", "leave", "unlinked",
 )  # fmt: skip
 HOLE = {name: number for number, name in enumerate(HOLES)}
+DEAD = ":dead"  # ends the name of a stencil that leaves out its flag writes
 CODE_HOLES = ("slow", "cont", "exec", "leave", "unlinked")
 # Ranges of values, which decide the encoding: offsets and 32-bit values, signed 32 bits, anything.
 # Numbers far above those that llvmlite gives its own metadata (branch weights).
@@ -397,28 +399,34 @@ HELPERS: dict[str, Callable[[Helper], None]] = {
 
 
 # ---- building ------------------------------------------------------------------------------------------------
-def emit_module(forms: list[Form], helpers: bool) -> tuple[str, list[str]]:
-    """IR with the stencils of some forms (and the helpers); also the names that it defines."""
-    names: list[str] = []
-    texts: list[str] = []
+def compile_helpers() -> dict[str, Stencil]:
+    """The stencils that belong to no instruction, by name."""
+    owner = ModuleCompiler("helpers", {})
+    for name, body in HELPERS.items():
+        Helper(owner, name, body)
+    return extract(_object(owner), list(HELPERS))
+
+
+def compile_stencils(forms: list[Form]) -> dict[str, Stencil]:
+    """The stencils of some forms: by the form's name, and for those without flag writes `:dead` behind it."""
     owner = ModuleCompiler("stencils", {})
-    if helpers:
-        for name, body in HELPERS.items():
-            Helper(owner, name, body)
-            names.append(name)
+    names: list[str] = []
     for form in forms:
         if form.row.modes == "legacy" or form.row.sets_rip:
             continue
         for dead in (False, True) if "w" in form.row.flags else (False,):
-            name = f"f{form.number}{'d' if dead else ''}"
+            name = f"{form.name}{DEAD if dead else ''}"
             try:
                 StencilEmitter(owner, form, name, dead).build()
             except NoStencilError:
                 drop(owner.module, name)
                 break
             names.append(name)
-    texts.append(finish(str(owner.module)))
-    return "".join(texts), names
+    return extract(_object(owner), names)
+
+
+def _object(owner: ModuleCompiler) -> bytes:
+    return compile_ir(finish(str(owner.module)), level=1, reloc="static")
 
 
 def drop(module: ir.Module, name: str) -> None:

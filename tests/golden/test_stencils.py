@@ -9,8 +9,7 @@ import pytest
 
 from pyemu.cpu.ops import Form, build_table
 from pyemu.jit.elf import R_64
-from pyemu.jit.stencils import HELPERS, HOLES, Stencil, emit_module, extract
-from pyemu.jit.target import compile_ir
+from pyemu.jit.stencils import HELPERS, HOLES, Stencil, compile_helpers, compile_stencils
 
 GOLDEN = Path(__file__).with_name("stencils.txt")
 SHOWN = (
@@ -50,12 +49,11 @@ def listing(stencil: Stencil) -> str:
 def text() -> str:
     """What stencils.txt should contain."""
     forms = chosen()
-    code, names = emit_module(forms, helpers=True)
-    stencils = extract(compile_ir(code, level=1, reloc="static"), names)
+    stencils = compile_helpers() | compile_stencils(forms)
     parts = [f"{name}\n{listing(stencils[name])}\n" for name in HELPERS]
     for form in forms:
         label = f"{form.row.name} {form.row.operands} ({form.size} bytes{', memory' if form.is_memory else ''})"
-        parts.append(f"{label}\n{listing(stencils[f'f{form.number}'])}\n")
+        parts.append(f"{label}\n{listing(stencils[form.name])}\n")
     return "\n".join(parts)
 
 
@@ -81,7 +79,6 @@ def test_no_common_instruction_lacks_a_stencil() -> None:
         and not any(o.kind in ("moffs", "seg", "cr", "dr", "mm") for o in f.operands)
         and not (f.row.name == "pop" and (f.is_memory or any(o.kind == "seg" for o in f.operands)))
     ]  # fmt: skip
-    code, names = emit_module(forms, helpers=False)
-    stencils = extract(compile_ir(code, level=1, reloc="static"), names)
-    missing = [f.name for f in forms if f"f{f.number}" not in stencils]
+    stencils = compile_stencils(forms)
+    missing = [f.name for f in forms if f.name not in stencils]
     assert not missing

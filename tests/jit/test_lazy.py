@@ -10,7 +10,8 @@ import pytest
 from pyemu import Machine
 from pyemu.cpu.ops import Form, build_table
 from pyemu.cpu.state import ICOUNT, State
-from pyemu.jit import build, elf
+from pyemu.jit import build, elf, emit
+from pyemu.jit import image as images
 from pyemu.jit.loaded import Native, native
 from pyemu.until import Instructions
 from tests.differential.lockstep import difference, machines
@@ -75,10 +76,10 @@ def test_mechanism_that_the_image_lacks_comes_with_the_handlers() -> None:
     """A handler may call what no handler of the image calls."""
     image = native().image
     form = next(f for f in build_table().forms if f.row.name == "add" and f.is_memory)
-    needed = {name for name in elf.undefined(build.compile_handlers([form.number])) if name.startswith("pyemu.")}
+    needed = {name for name in elf.undefined(emit.compile_handlers([form])) if name.startswith("pyemu.")}
     assert "pyemu.cpu.memory.read" in needed
     known = {name: at for name, at in image.symbols.items() if name not in needed}
-    parsed = elf.parse(build.compile_handlers([form.number], known))
+    parsed = elf.parse(build.compile_group([form.number], known)[0])
     assert needed <= parsed.symbols.keys()
 
 
@@ -87,12 +88,12 @@ def test_a_handler_that_cannot_be_compiled_is_an_error_of_the_run(monkeypatch: p
     code = native()
     forms = [form for form in build_table().forms if form.row.name == "out"]
 
-    def fail(image: build.Image, first: int) -> tuple[bytes, dict[int, str]]:
+    def fail(image: images.Image, first: int) -> tuple[bytes, dict[int, str]]:
         raise MemoryError("no room for handlers")
 
     with Machine(accelerator="interp", append="selftest", memory="64M") as machine:
         forget(code, forms)
-        monkeypatch.setattr(build, "load_group", fail)
+        monkeypatch.setattr(images, "load_group", fail)
         with pytest.raises(RuntimeError, match="no room for handlers"):
             machine.run(until="selftest: ok", timeout=60)
 
