@@ -3,8 +3,7 @@ interpreter.
 
 Every function takes a `Format`, bit patterns and a `FloatContext`, returns a bit pattern and adds to ``ctx.flags``.
 Responses are the masked ones; the caller compares ``ctx.flags`` with its masks (see `reported_flags`) and delivers an
-unmasked exception itself. Conversions live in `softfloat_convert`, the x87's own operations in `x87_arith` and
-`x87_transcendental`.
+unmasked exception itself. Conversions live in `softfloat_convert`, the x87's own operations in `x87_arith`.
 """
 
 from math import isqrt

@@ -1,7 +1,7 @@
 """Foundations of the integer softfloat: formats, context, unpacking, rounding and NaN propagation.
 
 Lives here: everything that every operation needs. The operations themselves are in `softfloat` (arithmetic,
-comparison), `softfloat_convert` (formats, integers, rounding to integral), `x87_arith` and `x87_transcendental`.
+comparison), `softfloat_convert` (formats, integers, rounding to integral), and `x87_arith`.
 
 A number is a raw bit pattern (a Python int) together with a `Format`. Internally it is unpacked into a `Number`, whose
 value is ``(-1)**sign * significand * 2**exponent`` with an *integer* significand, so all arithmetic is exact integer

@@ -1,24 +1,18 @@
-"""The x87's own operations: remainders, scaling, splitting, packed decimal, classification, constants.
+"""The x87's own operations: remainders, scaling, splitting, packed decimal.
 
 Operands are 80-bit patterns. Instructions that deliver more than one thing return a small named tuple. Plain arithmetic
-lives in `softfloat` (with format X80), the transcendental functions in `x87_transcendental`.
+lives in `softfloat` (with format X80); the transcendental functions are left to the host (x87_compute.py).
 """
 
-from collections.abc import Callable
-from functools import cache
 from typing import NamedTuple
 
-from pyemu.cpu import softfloat_series as series
 from pyemu.cpu.softfloat_core import (
-    DENORMAL,
     IE,
     INFINITY,
     NEAREST,
-    NORMAL,
     PE,
     QNAN,
     TOWARD_ZERO,
-    UNSUPPORTED,
     X80,
     ZE,
     ZERO,
@@ -32,15 +26,6 @@ from pyemu.cpu.softfloat_core import (
     round_shift,
     unpack,
 )
-
-# FXAM's answer in condition codes C3, C2, C0 as bits 3, 2, 0; C1 (bit 1) is the sign (SDM vol. 2, FXAM).
-FXAM_UNSUPPORTED = 0b0000
-FXAM_NAN = 0b0001
-FXAM_NORMAL = 0b0100
-FXAM_INFINITY = 0b0101
-FXAM_ZERO = 0b1000
-FXAM_EMPTY = 0b1001
-FXAM_DENORMAL = 0b1100
 
 BCD_INDEFINITE = 0xFFFFC000000000000000
 _BCD_LIMIT = 10**18
@@ -158,20 +143,6 @@ def fxtract(a: int, ctx: FloatContext) -> Extracted:
     return Extracted(round_pack(X80, int(exponent < 0), 0, abs(exponent), ctx) if exponent else 0, significand)
 
 
-def fxam(a: int, empty: bool = False) -> int:
-    """The class of a as condition codes C3..C0 (bits 3..0); no exceptions."""
-    x = unpack(X80, a)
-    if empty:
-        kind = FXAM_EMPTY
-    elif x.kind == UNSUPPORTED:
-        kind = FXAM_UNSUPPORTED
-    elif x.kind >= QNAN:
-        kind = FXAM_NAN
-    else:
-        kind = {ZERO: FXAM_ZERO, NORMAL: FXAM_NORMAL, DENORMAL: FXAM_DENORMAL, INFINITY: FXAM_INFINITY}[x.kind]
-    return kind | x.sign << 1
-
-
 def fbld(packed: int) -> int:
     """Packed decimal (80 bits: 18 digits and a sign) to extended precision, always exact. Digits above 9 count as what
     they are.
@@ -206,30 +177,3 @@ def fbstp(a: int, ctx: FloatContext) -> int:
         magnitude, digit = divmod(magnitude, 10)
         packed |= digit << 4 * position
     return packed
-
-
-def fchs(a: int) -> int:
-    return a ^ X80.sign_bit
-
-
-def fabs(a: int) -> int:
-    return a & ~X80.sign_bit
-
-
-_CONSTANTS: dict[str, Callable[[], int]] = {
-    "fldl2t": lambda: series.divide(series.ln10(), series.ln2()),
-    "fldl2e": lambda: series.divide(series.ONE, series.ln2()),
-    "fldpi": series.pi,
-    "fldlg2": lambda: series.divide(series.ln2(), series.ln10()),
-    "fldln2": series.ln2,
-}
-
-
-@cache
-def load_constant(mnemonic: str, rounding: int) -> int:
-    """FLD1, FLDZ, FLDPI, ...: rounded as the control word says, without an exception (SDM vol. 1, 8.3.8)."""
-    if mnemonic == "fldz":
-        return 0
-    if mnemonic == "fld1":
-        return 0x3FFF8000000000000000
-    return round_pack(X80, 0, -series.FRACTION_BITS, _CONSTANTS[mnemonic]() | 1, FloatContext(rounding=rounding))

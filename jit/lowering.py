@@ -12,9 +12,10 @@ from typing import Any
 import llvmlite.ir as ir
 
 from pyemu.cpu import primitives as p
+from pyemu.cpu import x87_compute
 from pyemu.cpu.host import CALL_MMIO_READ, CALL_MMIO_WRITE, CALL_PORT_READ, CALL_PORT_WRITE, CALL_SERVICE
 from pyemu.cpu.state import CODE_BITMAP, HOST_CALLS, RAM_BASE
-from pyemu.jit import native
+from pyemu.jit import native, x87
 from pyemu.jit.subset import I8, I64, PTR, VOID, FunctionCompiler, Lowering
 
 
@@ -182,6 +183,7 @@ LOWERINGS: dict[Any, Lowering] = {
     p.code_page_flag: _code_page_flag,
     p.mappings_changed: _mappings_changed,
     p.code_page_written: _code_page_written,
+    x87_compute.compute: x87.lower,
     native.peek8: _peek(8),
     native.peek16: _peek(16),
     native.peek32: _peek(32),

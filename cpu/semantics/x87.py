@@ -10,9 +10,9 @@ from typing import Any
 
 from pyemu.cpu import fpu_environment as env
 from pyemu.cpu import fpu_unit as unit
-from pyemu.cpu import x87_services as x87
+from pyemu.cpu import x87_operations as x87
 from pyemu.cpu.decode import record as rc
-from pyemu.cpu.fpu_state import BUSY, ES, EXCEPTIONS
+from pyemu.cpu.fpu_state import BUSY, C2, ES, EXCEPTIONS
 from pyemu.cpu.instruction import MF, NM, READ, STACK_ACCESS, WRITE, Instruction
 from pyemu.cpu.mode import EMULATE_FPU, MONITOR_FPU, TASK_SWITCHED
 from pyemu.cpu.ops import Operand, op
@@ -67,7 +67,7 @@ def segment_access(i: Instruction) -> Value:
 
 def command_of(i: Instruction, command: int, register: Operand) -> Value:
     """A command word with the number of ST(n)."""
-    return (i.number(register) << x87.N_SHIFT) | command
+    return (i.number(register) << unit.N_SHIFT) | command
 
 
 # ---- control -------------------------------------------------------------------------------------------------------
@@ -179,7 +179,7 @@ def load_constant(i: Instruction, number: int) -> None:
     i.call(unit.load_constant, number)
 
 
-for _number, _name in enumerate(unit.NAMES):
+for _number, _name in enumerate(name for name, *_ in unit.CONSTANTS):
     op(f"D9 {0xE8 + _number:02X}", name=_name, extra=(_number,))(load_constant)
 
 
@@ -190,23 +190,23 @@ def store(i: Instruction, dst: Operand, command: int) -> None:
     i.call(unit.store, linear, access, command, dst.size)
 
 
-_POP = 1 << x87.POP_SHIFT
+_POP = 1 << unit.POP_SHIFT
 for _encoding, _operand, _name, _kind, _more in (
-    ("D9 /2", "Md", "fst", x87.SINGLE, 0),
-    ("D9 /3", "Md", "fstp", x87.SINGLE, _POP),
-    ("DD /2", "Mq", "fst", x87.DOUBLE, 0),
-    ("DD /3", "Mq", "fstp", x87.DOUBLE, _POP),
-    ("DF /2", "Mw", "fist", x87.INT16, 0),
-    ("DF /3", "Mw", "fistp", x87.INT16, _POP),
-    ("DB /2", "Md", "fist", x87.INT32, 0),
-    ("DB /3", "Md", "fistp", x87.INT32, _POP),
-    ("DF /7", "Mq", "fistp", x87.INT64, _POP),
-    ("DF /6", "Mt", "fbstp", x87.DECIMAL, _POP),
-    ("DF /1", "Mw", "fisttp", x87.INT16, _POP | x87.TRUNCATE),
-    ("DB /1", "Md", "fisttp", x87.INT32, _POP | x87.TRUNCATE),
-    ("DD /1", "Mq", "fisttp", x87.INT64, _POP | x87.TRUNCATE),
+    ("D9 /2", "Md", "fst", x87.STORE + x87.SINGLE, 0),
+    ("D9 /3", "Md", "fstp", x87.STORE + x87.SINGLE, _POP),
+    ("DD /2", "Mq", "fst", x87.STORE + x87.DOUBLE, 0),
+    ("DD /3", "Mq", "fstp", x87.STORE + x87.DOUBLE, _POP),
+    ("DF /2", "Mw", "fist", x87.STORE + x87.INT16, 0),
+    ("DF /3", "Mw", "fistp", x87.STORE + x87.INT16, _POP),
+    ("DB /2", "Md", "fist", x87.STORE + x87.INT32, 0),
+    ("DB /3", "Md", "fistp", x87.STORE + x87.INT32, _POP),
+    ("DF /7", "Mq", "fistp", x87.STORE + x87.INT64, _POP),
+    ("DF /6", "Mt", "fbstp", x87.STORE + x87.DECIMAL, _POP),
+    ("DF /1", "Mw", "fisttp", x87.STORE_TRUNCATED + x87.INT16, _POP),
+    ("DB /1", "Md", "fisttp", x87.STORE_TRUNCATED + x87.INT32, _POP),
+    ("DD /1", "Mq", "fisttp", x87.STORE_TRUNCATED + x87.INT64, _POP),
 ):
-    op(_encoding, _operand, name=_name, extra=(_kind << x87.KIND_SHIFT | _more,))(store)
+    op(_encoding, _operand, name=_name, extra=(_kind | _more,))(store)
 
 
 @op("DB /7", "Mt", name="fstp")
@@ -304,26 +304,30 @@ _MEMORY = (
 _SWAPPED = {"sub": "subr", "subr": "sub", "div": "divr", "divr": "div"}  # how they are called with ST(n) as destination
 for _digit, _stem in _ARITHMETIC:
     for _opcode, _operand, _kind, _prefix in _MEMORY:
-        op(f"{_opcode} /{_digit}", _operand, name=_prefix + _stem, extra=(_digit | _kind << x87.KIND_SHIFT,))(
+        op(f"{_opcode} /{_digit}", _operand, name=_prefix + _stem, extra=(_digit | _kind << unit.KIND_SHIFT,))(
             arithmetic_memory
         )
     _byte, _to_n = f"{0xC0 + 8 * _digit:02X}+r", "f" + _SWAPPED.get(_stem, _stem)
     op(f"D8 {_byte}", "T", name="f" + _stem, extra=(_digit,))(arithmetic_register)
-    op(f"DC {_byte}", "T", name=_to_n, extra=(_digit | x87.TO_N,))(arithmetic_register)
-    op(f"DE {_byte}", "T", name=_to_n + "p", extra=(_digit | x87.TO_N | _POP,))(arithmetic_register)
+    op(f"DC {_byte}", "T", name=_to_n, extra=(_digit | unit.TO_N,))(arithmetic_register)
+    op(f"DE {_byte}", "T", name=_to_n + "p", extra=(_digit | unit.TO_N | _POP,))(arithmetic_register)
 
 
-def compute(i: Instruction, opcode: int) -> None:
+def compute(i: Instruction, operation: int) -> None:
     begin(i)
-    i.call(unit.function, opcode)
+    if operation in x87.PUSHING:
+        i.call(unit.function_pushing, operation)
+    else:
+        two, pops = operation in x87.TAKING_TWO, operation in x87.POPPING
+        i.call(unit.function, operation, int(two), int(pops), C2 if operation in x87.PARTIAL else 0)
 
 
-for _opcode_2, _name in (
-    (0xF0, "f2xm1"), (0xF1, "fyl2x"), (0xF2, "fptan"), (0xF3, "fpatan"), (0xF4, "fxtract"), (0xF5, "fprem1"),
-    (0xF8, "fprem"), (0xF9, "fyl2xp1"), (0xFA, "fsqrt"), (0xFB, "fsincos"), (0xFC, "frndint"), (0xFD, "fscale"),
-    (0xFE, "fsin"), (0xFF, "fcos"),
-):  # fmt: skip
-    op(f"D9 {_opcode_2:02X}", name=_name, extra=(_opcode_2,))(compute)
+for _number, _name in enumerate((
+    "f2xm1", "fyl2x", "fptan", "fpatan", "fxtract", "fprem1", "", "", "fprem", "fyl2xp1", "fsqrt", "fsincos", "frndint",
+    "fscale", "fsin", "fcos",
+)):  # fmt: skip
+    if _name:
+        op(f"D9 {0xF0 + _number:02X}", name=_name, extra=(x87.FUNCTION + _number,))(compute)
 
 
 # ---- comparisons ---------------------------------------------------------------------------------------------------
@@ -334,35 +338,38 @@ def compare_memory(i: Instruction, src: Operand, command: int) -> None:
 
 for _opcode, _operand, _kind, _prefix in _MEMORY:
     for _digit, _suffix, _more in ((2, "com", 0), (3, "comp", _POP)):
-        op(f"{_opcode} /{_digit}", _operand, name=_prefix + _suffix, extra=(_kind << x87.KIND_SHIFT | _more,))(
+        op(
+            f"{_opcode} /{_digit}", _operand, name=_prefix + _suffix,
+            extra=(x87.COMPARE | _kind << unit.KIND_SHIFT | _more,),
+        )(
             compare_memory
         )
 
 
-@op("D8 D0+r", "T", name="fcom", extra=(0,))
-@op("D8 D8+r", "T", name="fcomp", extra=(_POP,))
-@op("DC D0+r", "T", name="fcom", extra=(0,))  # these three are not documented by Intel
-@op("DC D8+r", "T", name="fcomp", extra=(_POP,))
-@op("DE D0+r", "T", name="fcomp", extra=(_POP,))
-@op("DD E0+r", "T", name="fucom", extra=(x87.QUIET,))
-@op("DD E8+r", "T", name="fucomp", extra=(x87.QUIET | _POP,))
+@op("D8 D0+r", "T", name="fcom", extra=(x87.COMPARE,))
+@op("D8 D8+r", "T", name="fcomp", extra=(x87.COMPARE | _POP,))
+@op("DC D0+r", "T", name="fcom", extra=(x87.COMPARE,))  # these three are not documented by Intel
+@op("DC D8+r", "T", name="fcomp", extra=(x87.COMPARE | _POP,))
+@op("DE D0+r", "T", name="fcomp", extra=(x87.COMPARE | _POP,))
+@op("DD E0+r", "T", name="fucom", extra=(x87.COMPARE_QUIET,))
+@op("DD E8+r", "T", name="fucomp", extra=(x87.COMPARE_QUIET | _POP,))
 def compare_register(i: Instruction, other: Operand, command: int) -> None:
     begin(i)
     i.call(unit.compare, command_of(i, command, other), 0)
 
 
-@op("DE D9", name="fcompp", extra=(2 * _POP | 1 << x87.N_SHIFT,))
-@op("DA E9", name="fucompp", extra=(2 * _POP | 1 << x87.N_SHIFT | x87.QUIET,))
-@op("D9 E4", name="ftst", extra=(x87.ZERO << x87.KIND_SHIFT,))
+@op("DE D9", name="fcompp", extra=(x87.COMPARE | 2 * _POP | 1 << unit.N_SHIFT,))
+@op("DA E9", name="fucompp", extra=(2 * _POP | 1 << unit.N_SHIFT | x87.COMPARE_QUIET,))
+@op("D9 E4", name="ftst", extra=(x87.COMPARE | unit.NOTHING << unit.KIND_SHIFT,))
 def compare_fixed(i: Instruction, command: int) -> None:
     begin(i)
     i.call(unit.compare, command, 0)
 
 
-@op("DB F0+r", "T", name="fcomi", extra=(0,), flags="m", feature="cmov")
-@op("DF F0+r", "T", name="fcomip", extra=(_POP,), flags="m", feature="cmov")
-@op("DB E8+r", "T", name="fucomi", extra=(x87.QUIET,), flags="m", feature="cmov")
-@op("DF E8+r", "T", name="fucomip", extra=(x87.QUIET | _POP,), flags="m", feature="cmov")
+@op("DB F0+r", "T", name="fcomi", extra=(x87.COMPARE,), flags="m", feature="cmov")
+@op("DF F0+r", "T", name="fcomip", extra=(x87.COMPARE | _POP,), flags="m", feature="cmov")
+@op("DB E8+r", "T", name="fucomi", extra=(x87.COMPARE_QUIET,), flags="m", feature="cmov")
+@op("DF E8+r", "T", name="fucomip", extra=(x87.COMPARE_QUIET | _POP,), flags="m", feature="cmov")
 def compare_to_flags(i: Instruction, other: Operand, command: int) -> None:
     begin(i)
     i.call(unit.compare_to_flags, command_of(i, command, other))

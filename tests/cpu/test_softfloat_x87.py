@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from pyemu.cpu import softfloat as sf
 from pyemu.cpu import softfloat_convert as conv
 from pyemu.cpu import x87_arith as arith
-from pyemu.cpu import x87_transcendental as trans
 from pyemu.cpu.softfloat import F32, F64, X80, FloatContext
 from tests.cpu import softfloat_host as host
 
@@ -96,10 +95,6 @@ def _remainder(function: Callable[[int, int, FloatContext], arith.Remainder]) ->
     return model
 
 
-def _constant(mnemonic: str) -> Model:
-    return lambda a, b, m, x: (arith.load_constant(mnemonic, x.rounding),)
-
-
 CASES_BY_NAME: dict[str, Case] = {
     "fadd": Case("d8c1", lambda a, b, m, x: (sf.add(X80, a, b, x),)),
     "fmul": Case("d8c9", lambda a, b, m, x: (sf.mul(X80, a, b, x),)),
@@ -111,14 +106,11 @@ CASES_BY_NAME: dict[str, Case] = {
     "fcom": Case("d8d1", lambda a, b, m, x: (a, CONDITIONS[sf.compare(X80, a, b, x, True)]), "", "st0+conditions"),
     "fucom": Case("dde1", lambda a, b, m, x: (a, CONDITIONS[sf.compare(X80, a, b, x, False)]), "", "st0+conditions"),
     "ftst": Case("d9e4", lambda a, b, m, x: (a, CONDITIONS[sf.compare(X80, a, 0, x, True)]), "", "st0+conditions"),
-    "fxam": Case("d9e5", lambda a, b, m, x: (a, arith.fxam(a)), "", "st0+conditions"),
     "frndint": Case("d9fc", lambda a, b, m, x: (conv.round_to_int(X80, a, x),)),
     "fprem": Case("d9f8", _remainder(arith.fprem), "", "st0+conditions"),
     "fprem1": Case("d9f5", _remainder(arith.fprem1), "", "st0+conditions"),
     "fscale": Case("d9fd", lambda a, b, m, x: (arith.fscale(a, b, x),)),
     "fxtract": Case("d9f4", lambda a, b, m, x: arith.fxtract(a, x)[::-1], "", "st0+st1+c1"),
-    "fchs": Case("d9e0", lambda a, b, m, x: (arith.fchs(a),)),
-    "fabs": Case("d9e1", lambda a, b, m, x: (arith.fabs(a),)),
     "fbld": Case("df6750", lambda a, b, m, x: (arith.fbld(m),), "bcd"),
     "fbstp": Case("df7750", lambda a, b, m, x: (arith.fbstp(a, x),), "", "memory", 80),
     **_float_memory(F32, "d8"),
@@ -126,18 +118,6 @@ CASES_BY_NAME: dict[str, Case] = {
     **_integer(16, "df4750", "df5750", "df4f50"),
     **_integer(32, "db4750", "db5750", "db4f50"),
     **_integer(64, "df6f50", "df7f50", "dd4f50"),
-    **{
-        mnemonic: Case(code, _constant(mnemonic))
-        for mnemonic, code in (
-            ("fld1", "d9e8"),
-            ("fldl2t", "d9e9"),
-            ("fldl2e", "d9ea"),
-            ("fldpi", "d9eb"),
-            ("fldlg2", "d9ec"),
-            ("fldln2", "d9ed"),
-            ("fldz", "d9ee"),
-        )
-    },
 }
 
 # Besides anything: where the interesting results of these lie.
@@ -245,68 +225,3 @@ def test_any_two_extendeds(a: int, b: int, rounding: int, precision: int) -> Non
         "frndint",
     ):
         check(CASES_BY_NAME[name], [(word, 0, a, b)])
-
-
-def near_one(rng: random.Random) -> tuple[int, int]:
-    distance = rng.getrandbits(63) >> rng.randrange(63)
-    return (BIAS << 64 | 1 << 63) + rng.choice((-1, 1)) * distance, exponents(-70, 70)(rng)[1]
-
-
-Transcendental = Callable[[int, int, FloatContext], tuple[int, ...]]
-
-
-def _trig(function: Callable[[int, FloatContext], trans.Trigonometric], pushes: bool) -> Transcendental:
-    def model(a: int, b: int, x: FloatContext) -> tuple[int, ...]:
-        result = function(a, x)
-        if not result.complete:
-            return (a, 1)
-        return (result.pushed, result.bits, 0) if pushes else (result.bits, 0)
-
-    return model
-
-
-TRANSCENDENTAL: dict[str, tuple[str, Transcendental, list[Pair]]] = {
-    "fsin": ("d9fe", _trig(trans.fsin, False), [anything, exponents(-70, 65)]),
-    "fcos": ("d9ff", _trig(trans.fcos, False), [anything, exponents(-70, 65)]),
-    "fsincos": ("d9fb", _trig(trans.fsincos, True), [anything, exponents(-70, 65)]),
-    "fptan": ("d9f2", _trig(trans.fptan, True), [anything, exponents(-70, 65)]),
-    "fpatan": ("d9f3", lambda a, b, x: (trans.fpatan(a, b, x),), [anything, exponents(-70, 70)]),
-    "f2xm1": ("d9f0", lambda a, b, x: (trans.f2xm1(a, x),), [anything, exponents(-70, -1)]),
-    "fyl2x": ("d9f1", lambda a, b, x: (trans.fyl2x(a, b, x),), [anything, exponents(-70, 70), near_one]),
-    "fyl2xp1": ("d9f9", lambda a, b, x: (trans.fyl2xp1(a, b, x),), [anything, exponents(-70, -3)]),
-}
-
-
-def ordinal(bits: int) -> int:
-    """Neighbouring numbers have neighbouring ordinals."""
-    magnitude = (bits >> 64 & 0x7FFF) << 63 | bits & ((1 << 63) - 1)
-    return -magnitude if bits >> 79 else magnitude
-
-
-@pytest.mark.parametrize("name", TRANSCENDENTAL)
-def test_transcendental_within_one_unit_in_the_last_place(name: str) -> None:
-    code, model, pairs = TRANSCENDENTAL[name]
-    rng = random.Random(name)
-    inputs = [(0x33F | rng.randrange(4) << 10, 0, *pair(rng)) for pair in pairs for _ in range(CASES)]
-    for (word, _, a, b), out in zip(inputs, host.run_x87(code, inputs), strict=True):
-        ctx = FloatContext.from_control_word(word)
-        got = list(model(a, b, ctx))
-        where = f"cw={word:#x} st0={a:#022x} st1={b:#022x} host={out[1]:#022x} {out[2]:#022x}"
-        if name in ("fsin", "fcos", "fsincos", "fptan"):
-            incomplete = got.pop()
-            assert incomplete == out.conditions >> 2 & 1, where
-        assert all(abs(ordinal(x) - ordinal(y)) <= 1 for x, y in zip(got, out[1:3], strict=False)), (
-            where,
-            [*map(hex, got)],
-        )
-        assert hex(ctx.flags) == hex(out.flags), where
-
-
-def test_transcendentals_that_are_known_exactly() -> None:
-    one, two, ten = (conv.from_int(X80, value, FloatContext()) for value in (1, 2, 10))
-    eighth = arith.fscale(one, conv.from_int(X80, -3, FloatContext()), FloatContext())
-    assert trans.fyl2x(eighth, ten, FloatContext()) == conv.from_int(X80, -30, FloatContext())
-    assert trans.fyl2xp1(one, two, FloatContext()) == two
-    for rounding in range(4):
-        pi = trans.fpatan(one | X80.sign_bit, 0, FloatContext(rounding=rounding))
-        assert pi == arith.load_constant("fldpi", rounding)
