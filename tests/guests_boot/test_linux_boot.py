@@ -38,7 +38,7 @@ def unexpected_trouble(log: str, kernel: Path, guests: Guests) -> list[str]:
     return without_expected(lines, trouble(reference))
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.xdist_group("linux")
 @pytest.mark.parametrize("flavour", sorted(SUFFIX))
 def test_kernel_reaches_a_shell_that_works_and_powers_off(
@@ -69,7 +69,7 @@ def test_kernel_reaches_a_shell_that_works_and_powers_off(
     assert unexpected_trouble(log + everything, kernel, guests) == []
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.xdist_group("linux")
 def test_control_c_interrupts_the_guests_command_and_not_the_emulator(
     emulator: tuple[str, ...], guests: Guests
@@ -85,7 +85,7 @@ def test_control_c_interrupts_the_guests_command_and_not_the_emulator(
         console.finish(COMMAND_SECONDS)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.xdist_group("linux")
 def test_scripted_boot_prints_the_right_digest_and_ends(emulator: tuple[str, ...], guests: Guests) -> None:
     log, status = boot_log(

@@ -1,0 +1,97 @@
+"""What the judges can't judge, and where they are known to differ: every entry with its reason.
+
+`OPEN` are mistakes that wait to be mended. `HOST_CANNOT` are mnemonics that the host can't execute in a child process with a meaning that pyemu could be held to.
+`excused` says whether one difference of a result is reviewed. A new entry needs evidence that the judge is at fault, or
+that the architecture leaves it open; a mistake of pyemu's is mended, not listed.
+"""
+
+from __future__ import annotations
+
+import re
+
+from pyemu.cpu import flags as fl
+from pyemu.cpu.ops import Form
+from tests.differential import case as c
+
+_PRIVATE = "its result is the machine's own: time, identity, configuration"
+_LEAVES = "it leaves the judge's control"
+_KERNEL = "Linux emulates it for UMIP, with answers of its own"
+_TABLES = "it depends on the descriptor tables of the host's kernel"
+HOST_CANNOT: dict[str, str] = {
+    "cpuid": _PRIVATE, "rdtsc": _PRIVATE, "rdtscp": _PRIVATE, "rdpid": _PRIVATE, "rdrand": _PRIVATE,
+    "rdseed": _PRIVATE, "rdpmc": _PRIVATE, "xgetbv": _PRIVATE,
+    "syscall": _LEAVES, "sysenter": _LEAVES, "int": _LEAVES, "vmcall": _LEAVES, "vmmcall": _LEAVES,
+    "sgdt": _KERNEL, "sidt": _KERNEL, "sldt": _KERNEL, "str": _KERNEL, "smsw": _KERNEL,
+    "lar": _TABLES, "lsl": _TABLES, "verr": _TABLES, "verw": _TABLES, "callf": _TABLES, "jmpf": _TABLES,
+    "retf": _TABLES, "iret": _TABLES, "les": _TABLES, "lds": _TABLES, "lss": _TABLES, "lfs": _TABLES, "lgs": _TABLES,
+    "xsave": "its area is larger than the compared memory", "xsaveopt": "likewise", "xsavec": "likewise",
+    "xrstor": "likewise", "fxrstor": "its reserved bytes are the operating system's",
+    "sysret": "a privileged instruction whose fault differs between vendors",
+    "sysexit": "likewise",
+}  # fmt: skip
+# Forms that load or show a segment register, found by their operand.
+_SEGMENT_OPERAND = "it depends on the descriptor tables of the host's kernel"
+
+TASK_SIZE_MAX = (1 << 47) - 0x1000  # Linux, arch/x86/include/asm/page_64.h
+FLAG_LETTERS = {"O": fl.OF, "S": fl.SF, "Z": fl.ZF, "A": fl.AF, "P": fl.PF, "C": fl.CF}
+
+
+def host_cannot(form: Form) -> str:
+    """Why the host can't judge a form; "" if it can."""
+    if any(o.kind == "seg" for o in form.operands):
+        return _SEGMENT_OPERAND
+    return HOST_CANNOT.get(form.row.name, "")
+
+
+# Mistakes of pyemu's that the harness has found and that are not mended yet, by mnemonic. It should be empty.
+OPEN: dict[str, str] = {
+    r"f(?!x|emms).*": "x87: C1 and other undefined results, faults between operand and store",
+    r"sh[lr]d": "16-bit results and flags for counts above 16",
+    r"bs[fr]|prefetchw|nop": "F3 makes LZCNT and TZCNT of them; a register operand of PREFETCHW is #UD",
+}
+OPEN_VECTORS = {17: "alignment check", 1: "single step"}
+
+
+def is_open(form: Form, found: bytes, expected: bytes, given: bytes) -> str:
+    """What is known to be wrong in pyemu about a difference; "" for a new one."""
+    for pattern, text in OPEN.items():
+        if re.fullmatch(pattern, form.row.name):
+            return text
+    for result in (found, expected):
+        if text := OPEN_VECTORS.get(c.word(result, c.R_VECTOR), ""):
+            return text
+    return OPEN_VECTORS[1] if (c.word(given, c.R_FLAGS) | c.word(found, c.R_FLAGS)) & fl.TF else ""
+
+
+def compared_flags(form: Form) -> int:
+    """The bits of RFLAGS that must be equal: all but those that the SDM leaves undefined in the form."""
+    mask = ~0
+    for letter in form.row.undefined:
+        mask &= ~FLAG_LETTERS[letter]
+    return mask
+
+
+def ignored(result: bytes) -> bytes:
+    """A result with what no judge can be held to set to zero: the x87 pointers, which AMD's processors save only while
+    an exception is pending (APM 2, 11.4.4), and bit P of a page fault's error code beyond user space, which Linux sets
+    so as not to tell what is mapped there (arch/x86/mm/fault.c, sanitize_error_code)."""
+    at = c.R_FP + 128 + 24
+    result = result[:at] + bytes(24) + result[at + 24 :]
+    if c.word(result, c.R_VECTOR) == c.PAGE_FAULT and c.word(result, c.R_CR2) >= TASK_SIZE_MAX:
+        return result[: c.R_ERROR] + bytes([result[c.R_ERROR] & ~1]) + result[c.R_ERROR + 1 :]
+    return result
+
+
+def excused(form: Form, found: bytes, expected: bytes) -> str:
+    """Why a difference is none of pyemu's mistakes; "" if it may be one."""
+    vector = c.word(expected, c.R_VECTOR)
+    if form.row.name == "fxsave" and c.word(found, c.R_VECTOR) == vector == c.BREAKPOINT:
+        at = [n for n in range(c.R_MEMORY, c.R_END) if found[n] != expected[n]]
+        if len(at) == 1 and found[at[0]] ^ expected[at[0]] == 2:
+            return "MXCSR_MASK has bit 17 on AMD's processors: misaligned SSE mode (APM 2, 11.3.2), which no model has"
+    if form.row.name == "icebp" and vector == 1 and c.word(found, c.R_RIP) == c.word(expected, c.R_RIP) + 1:
+        return "a hypervisor that injects the #DB of INT1 as a fault: RIP is that of INT1, not behind it (SDM 2, INT1)"
+    return ""
+
+
+__all__ = ["HOST_CANNOT", "OPEN", "compared_flags", "excused", "host_cannot", "ignored", "is_open"]

@@ -1,0 +1,95 @@
+"""Instructions generated from the operand table: each back end against the host's processor.
+
+The seed is fixed here, so CI is steady; PYEMU_SEED=n runs other cases, and a failure names the seed it needs. The long
+run (tests/run --long) goes on through seeds until it has done what PYEMU_INSTANCES says.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from pyemu.cpu.ops import Form
+from tests.cpu.semantics.machines import forms
+from tests.differential.host import Host, executes
+from tests.differential.reviewed import host_cannot, is_open
+from tests.differential.subject import Subject
+from tests.differential.sweep import Difference, Sweep
+
+SEED = int(os.environ.get("PYEMU_SEED", "1"))
+INSTANCES = int(os.environ.get("PYEMU_INSTANCES", 10**8))
+PARTS = 4  # the table in pieces, so that several workers share it
+SHOWN = 8
+
+
+@pytest.fixture
+def host() -> Iterator[Host]:
+    judge = Host()
+    yield judge
+    judge.close()
+
+
+def judged_by_host(part: int = 0, parts: int = 1) -> list[Form]:
+    """The forms that the host can judge."""
+    return [f for f in forms() if f.number % parts == part and not host_cannot(f) and executes(f.row.feature)]
+
+
+def new_ones(sweep: Sweep, differences: Iterator[Difference]) -> list[str]:
+    """The differences that nobody knows of, one or two of a mnemonic, shrunk."""
+    seen: dict[str, int] = {}
+    found: list[str] = []
+    for d in differences:
+        if is_open(d.form, d.found, d.expected, d.case.given):
+            continue
+        seen[d.form.row.name] = seen.get(d.form.row.name, 0) + 1
+        if seen[d.form.row.name] <= 2 and len(found) < SHOWN:
+            found.append(str(sweep.shrink(d)))
+    if seen:
+        found.append(f"all: {seen}")
+    return found
+
+
+@pytest.mark.parametrize("bits", [64, 32])
+@pytest.mark.parametrize("part", range(PARTS))
+def test_native_back_ends_against_host(host: Host, part: int, bits: int) -> None:
+    """Every form that the host can execute: two instances, three states each."""
+    sweep = Sweep(host, "host", {"interp": Subject("interp"), "jit": Subject("jit")}, SEED + part)
+    found = new_ones(sweep, sweep.run(judged_by_host(part, PARTS), bits, 2, 3))
+    assert not found, "\n".join(found)
+    assert sweep.cases > 1000
+
+
+@pytest.mark.parametrize("bits", [64, 32])
+def test_reference_against_host(host: Host, bits: int) -> None:
+    """Every form once."""
+    sweep = Sweep(host, "host", {"reference": Subject("reference")}, SEED)
+    found = new_ones(sweep, sweep.run(judged_by_host(), bits, 1, 1))
+    assert not found, "\n".join(found)
+    assert sweep.cases > 1000
+
+
+@pytest.mark.long
+def test_long_run(host: Host) -> None:
+    """Ten states for each instruction, through both native back ends and, for one in a hundred, the reference."""
+    native = {"interp": Subject("interp"), "jit": Subject("jit")}
+    reference = Subject("reference")
+    judged = judged_by_host()
+    cases = instructions = referenced = 0
+    seed = SEED
+    found: list[str] = []
+    while cases < INSTANCES and len(found) < SHOWN:
+        started, before = time.monotonic(), cases
+        for bits in (64, 32):
+            sweep = Sweep(host, "host", dict(native), seed)
+            found += new_ones(sweep, sweep.run(judged, bits, 8, 10))
+            cases, instructions = cases + sweep.cases, instructions + sweep.instructions
+            small = Sweep(host, "host", {"reference": reference}, seed)
+            found += new_ones(small, small.run(judged[seed % 10 :: 10], bits, 8, 1))
+            referenced += small.cases
+        rate = (cases - before) / (time.monotonic() - started)
+        print(f"seed {seed}: {cases} cases of {instructions} instructions, {referenced} in Python, {rate:.0f}/s", flush=True)
+        seed += 1
+    assert not found, "\n".join(found)
