@@ -264,9 +264,9 @@ class Concrete(Instruction):
             at += step
         return Value(self, total, width)
 
-    def store(self, linear: Value, value: Value) -> None:
+    def store(self, linear: Value, value: Value, access: int = 0) -> None:
         address, size, data = linear.payload, value.width // 8, value.payload
-        access = memory.WRITE | self._segment_access()
+        access |= memory.WRITE | self._segment_access()
         if size > 8 or size & (size - 1):
             self._check(memory.probe(self.s, address, size, access))
         at = 0

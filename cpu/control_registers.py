@@ -254,10 +254,12 @@ def clts(s: State) -> int:
 # ---- debug registers -----------------------------------------------------------------------------------------------
 def check_dr(s: State, number: int) -> int:
     """VALUE = the register that a number means (4 and 5 are 6 and 7 unless CR4.DE), or 1 with a fault raised."""
-    if number > 7 or ((number == 4 or number == 5) and s[CR4] & CR4_DE):
+    if number > 7:
         return raise_fault(s, UD, 0)
     if privileged(s):
         return 1
+    if (number == 4 or number == 5) and s[CR4] & CR4_DE:
+        return raise_fault(s, UD, 0)
     if s[DR + 7] & DR7_GD:
         s[DR + 7] = s[DR + 7] & ~DR7_GD  # as delivery of the exception would
         return raise_debug(s, DR6_BD)

@@ -374,20 +374,27 @@ def load_ldtr(s: State, selector: int, vector: int, absent: int, ext: int) -> in
     return 0
 
 
-def lldt(s: State, selector: int) -> int:
-    """LLDT."""
+def check_system(s: State) -> int:
+    """What LLDT and LTR need: protected mode and CPL 0."""
     if require_protected(s):
         return 1
     if s[CPL] != 0:
         return raise_fault(s, GP, 0)
+    return 0
+
+
+def lldt(s: State, selector: int) -> int:
+    """LLDT."""
+    if check_system(s):
+        return 1
     return load_ldtr(s, selector & 0xFFFF, GP, NP, 0)
 
 
 def ltr(s: State, selector: int) -> int:
     """LTR: marks the TSS busy."""
-    if require_protected(s):
+    if check_system(s):
         return 1
-    if s[CPL] != 0 or selector & 0xFFFC == 0:
+    if selector & 0xFFFC == 0:
         return raise_fault(s, GP, 0)
     selector = selector & 0xFFFF
     if selector & TI:

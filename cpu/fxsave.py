@@ -164,7 +164,7 @@ def check_mxcsr(s: State, linear: int) -> int:
 
 def fxsave(s: State, linear: int, rex_w: int) -> int:
     """FXSAVE, FXSAVE64. All of it: CR4.OSFXSR off lets processors leave the XMM part out, ours doesn't."""
-    if available(s, linear, 16) or memory.probe(s, linear, LEGACY_SIZE, memory.WRITE):
+    if available(s, linear, 16) or memory.probe_area(s, linear, LEGACY_SIZE, memory.WRITE):
         return 1
     store_x87(s, linear, rex_w)
     store_mxcsr(s, linear)
@@ -173,7 +173,7 @@ def fxsave(s: State, linear: int, rex_w: int) -> int:
 
 def fxrstor(s: State, linear: int, rex_w: int) -> int:
     """FXRSTOR, FXRSTOR64."""
-    if available(s, linear, 16) or memory.probe(s, linear, LEGACY_SIZE, memory.READ) or check_mxcsr(s, linear):
+    if available(s, linear, 16) or memory.probe_area(s, linear, LEGACY_SIZE, memory.READ) or check_mxcsr(s, linear):
         return 1
     s[MXCSR] = s[VALUE]
     load_x87(s, linear, rex_w)

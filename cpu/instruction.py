@@ -81,7 +81,7 @@ class Instruction(Builder):
         """Read memory at a linear address; exits on a fault. access=WRITE reads for modification."""
 
     @abstractmethod
-    def store(self, linear: Value, value: Value) -> None:
+    def store(self, linear: Value, value: Value, access: int = 0) -> None:
         """Write memory at a linear address; exits on a fault."""
 
     @abstractmethod
@@ -274,12 +274,12 @@ class Instruction(Builder):
     def push(self, value: Value) -> None:
         """Store below the stack pointer and move it."""
         size = value.width // 8
-        self.store(self.stack_linear(-size, size, WRITE), value)
+        self.store(self.stack_linear(-size, size, WRITE), value, STACK_ACCESS)
         self.move_stack(-size)
 
     def pop(self, width: int) -> Value:
         """Read at the stack pointer and move it (queued: a write of RSP that follows wins)."""
-        value = self.load(self.stack_linear(0, width // 8, READ), width)
+        value = self.load(self.stack_linear(0, width // 8, READ), width, STACK_ACCESS)
         self.move_stack(width // 8)
         return value
 

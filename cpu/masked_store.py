@@ -7,10 +7,7 @@ from pyemu.cpu.state import M64, State
 
 
 def store_bytes(s: State, linear: int, count: int, low: int, high: int, mask: int) -> int:
-    """Write byte n of high:low to linear + n where bit n of `mask` is set; all `count` bytes must be writable unless
-    the mask is 0."""
-    if mask == 0:
-        return 0
+    """Write byte n of high:low to linear + n where bit n of `mask` is set; all `count` bytes must be writable."""
     if memory.probe(s, linear, count, memory.WRITE):
         return 1
     for n in range(count):

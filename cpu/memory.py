@@ -8,8 +8,9 @@ accesses that cross a page, pages that hold translated code. Generated code repe
 from __future__ import annotations
 
 from pyemu.cpu import paging, physical, tlb
+from pyemu.cpu.faults import GP, SS, raise_fault
 from pyemu.cpu.primitives import code_page_written, mmio_read, mmio_write
-from pyemu.cpu.state import FAULT_VECTOR, M64, MMU, NO_FAULT, NO_PAGE, RAM_BASE, VALUE, State
+from pyemu.cpu.state import EFER, FAULT_VECTOR, M64, MMU, NO_FAULT, NO_PAGE, RAM_BASE, VALUE, State
 
 READ, WRITE, EXEC, STACK, SYSTEM = 0, paging.WRITE, paging.EXEC, paging.STACK, paging.SYSTEM
 
@@ -45,13 +46,21 @@ def read_slow(s: State, linear: int, size: int, access: int) -> int:
     return 0
 
 
+def both_pages(s: State, linear: int, second: int, access: int, mmu: int) -> int:
+    """lookup() of two pages; that an address isn't canonical comes before what paging says of the other."""
+    if paging.canonical(linear) and not paging.canonical(second):
+        if s[EFER] & paging.EFER_LMA:
+            return raise_fault(s, SS if access & STACK else GP, 0)
+    if lookup(s, linear, access, mmu):
+        return 1
+    return lookup(s, second, access, mmu)
+
+
 def read_split(s: State, linear: int, size: int, access: int, first: int) -> int:
     """A read across a page boundary: `first` bytes lie in the first page. Both pages are checked before a byte is
     read."""
     mmu = paging.mmu_index(s, access)
-    if lookup(s, linear, access, mmu):
-        return 1
-    if lookup(s, (linear + first) & M64, access, mmu):
+    if both_pages(s, linear, (linear + first) & M64, access, mmu):
         return 1
     if size == 16:
         if read_slow(s, (linear + 8) & M64, 8, access):
@@ -101,9 +110,7 @@ def write_slow(s: State, linear: int, size: int, value: int, access: int) -> int
 def write_split(s: State, linear: int, size: int, value: int, access: int, first: int) -> int:
     """A write across a page boundary; both pages are checked before a byte is written."""
     mmu = paging.mmu_index(s, access)
-    if lookup(s, linear, access, mmu):
-        return 1
-    if lookup(s, (linear + first) & M64, access, mmu):
+    if both_pages(s, linear, (linear + first) & M64, access, mmu):
         return 1
     for n in range(size):
         if write_slow(s, (linear + n) & M64, 1, (value >> (8 * n)) & 0xFF, access):
@@ -131,12 +138,17 @@ def write128(s: State, linear: int, low: int, high: int) -> int:
 def probe(s: State, linear: int, size: int, access: int) -> int:
     """0 if `size` bytes (at most a page) may be accessed, else 1 with the fault raised."""
     mmu = paging.mmu_index(s, access)
-    if lookup(s, linear, access, mmu):
-        return 1
     last = (linear + size - 1) & M64
     if (last ^ linear) & tlb.PAGE:
-        return lookup(s, last & tlb.PAGE, access, mmu)
-    return 0
+        return both_pages(s, linear, last & tlb.PAGE, access, mmu)
+    return lookup(s, linear, access, mmu)
+
+
+def probe_area(s: State, linear: int, size: int, access: int) -> int:
+    """probe() for the large areas of FXSAVE and its like: they touch the last byte first, as Zen 4 does."""
+    if lookup(s, (linear + size - 1) & M64, access, paging.mmu_index(s, access)):
+        return 1
+    return probe(s, linear, size, access)
 
 
 def ram_page(s: State, linear: int, access: int) -> int:

@@ -190,7 +190,7 @@ def in_limit(limit: int, attr: int, offset: int, size: int) -> int:
     if attr & (ds.S | ds.CODE | ds.EXPAND_DOWN) == ds.S | ds.EXPAND_DOWN:
         top = 0xFFFFFFFF if attr & ds.DB else 0xFFFF
         return 1 if offset > limit and last <= top else 0
-    return 1 if last <= limit or limit == FLAT_LIMIT else 0
+    return 1 if last <= limit else 0
 
 
 def linear(s: State, segment: int, offset: int, size: int, access: int) -> int:

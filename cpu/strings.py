@@ -121,6 +121,11 @@ def element(s: State, kind: int, packed: int, size: int, mask: int) -> int:
     if s[FLAGS] & DF:
         amount = (0 - size) & M64
     value = s[GPR + RAX] & value_mask(size)
+    second = 0
+    if kind == CMPS:  # ES:DI is read first, as on Zen 4: a fault there is the one that is seen
+        if load_destination(s, size, mask):
+            return 1
+        second = s[VALUE]
     if kind == MOVS or kind == LODS or kind == CMPS or kind == OUTS:
         if load_source(s, packed, size, mask):
             return 1
@@ -134,7 +139,9 @@ def element(s: State, kind: int, packed: int, size: int, mask: int) -> int:
     if kind == MOVS or kind == STOS or kind == INS:
         if store_destination(s, size, value, mask):
             return 1
-    elif kind == CMPS or kind == SCAS:
+    elif kind == CMPS:
+        compare(s, value, second, size)
+    elif kind == SCAS:
         if load_destination(s, size, mask):
             return 1
         compare(s, value, s[VALUE], size)

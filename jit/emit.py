@@ -280,14 +280,14 @@ class Emitter(FloatEmitter):
             at += step
         return total
 
-    def store(self, linear: Value, value: Value) -> None:
+    def store(self, linear: Value, value: Value, access: int = 0) -> None:
         width = value.width
         if width & (width - 1) or width > 128:
-            self._probe(linear, width // 8, memory.WRITE)
+            self._probe(linear, width // 8, memory.WRITE | access)
             at = 0
             while at < width:
                 step = 64 if width - at >= 64 else 1 << ((width - at).bit_length() - 1)
-                self.store(linear + at // 8, value.bits(at, step))
+                self.store(linear + at // 8, value.bits(at, step), access)
                 at += step
             return
         b, size = self.b, width // 8
@@ -295,7 +295,7 @@ class Emitter(FloatEmitter):
         fast, slow, end = (b.append_basic_block(n) for n in ("hit", "miss", "stored"))
         b.cbranch(hit, fast, slow)
         b.position_at_end(slow)
-        flags = b.or_(I64(memory.WRITE), self._segment_access())
+        flags = b.or_(I64(memory.WRITE | access), self._segment_access())
         if width == 128:
             low, high = value.bits(0, 64).payload, value.bits(64, 64).payload
             status = b.call(self.owner.declare(memory.write128), [self.s, linear.payload, low, high])  # type: ignore[arg-type]

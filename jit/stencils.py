@@ -174,7 +174,7 @@ class StencilEmitter(Emitter):
         self._slow_unless(hit)
         return Value(self, self.b.load(pointer, typ=ir.IntType(width), align=1), width)
 
-    def store(self, linear: Value, value: Value) -> None:
+    def store(self, linear: Value, value: Value, access: int = 0) -> None:
         if value.width & (value.width - 1) or value.width > 128 or self.stored:
             raise NoStencilError
         hit, pointer = self._hit(linear.payload, value.width // 8, True)

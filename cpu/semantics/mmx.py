@@ -7,8 +7,8 @@ from pyemu.cpu.instruction import NM, UD, WRITE, Instruction
 from pyemu.cpu.mode import EMULATE_FPU, TASK_SWITCHED
 from pyemu.cpu.ops import Operand, op
 from pyemu.cpu.semantics import packed
-from pyemu.cpu.semantics.vectors import Vector, set_mm, use_mmx
-from pyemu.cpu.state import FTW, MODE, RDI
+from pyemu.cpu.semantics.vectors import FSW_TOP, Vector, check_mmx, enter_mmx, set_mm, use_mmx
+from pyemu.cpu.state import FSW, FTW, MODE, RDI
 
 
 # ---- operations of two operands -------------------------------------------------------------------------------
@@ -86,7 +86,8 @@ def pmovmskb(i: Instruction, dst: Operand, src: Operand) -> None:
 
 @op("NP 0F F7 /r", "Pq,Nq", feature="sse")
 def maskmovq(i: Instruction, src: Operand, mask: Operand) -> None:
-    use_mmx(i)
+    check_mmx(i)
+    i.call(enter_mmx)  # also if the store faults
     linear = i.linear(i.wrap_address(i.gpr(RDI, 64)), 8, WRITE)
     i.call(masked_store.store_bytes, linear, 8, i.read(src), 0, i.map(8, lambda x: x.sign(), i.read(mask)))
 
@@ -103,4 +104,5 @@ def emms(i: Instruction) -> None:
     mode = i.state(MODE)
     i.fault_if((mode & EMULATE_FPU).ne(0), UD)
     i.fault_if((mode & TASK_SWITCHED).ne(0), NM)
+    i.set_state(FSW, i.state(FSW) & ~FSW_TOP)  # as on Zen 4; the SDM leaves TOP alone
     i.set_state(FTW, i.const(0, 64))

@@ -129,6 +129,6 @@ def nop(i: Instruction, *operands: Operand) -> None:
 
 op("90")(nop)
 op("F3 90", name="pause")(nop)
-op("0F 0D /r", "E", name="prefetchw")(nop)
+op("0F 0D /r", "M", name="prefetchw")(nop)
 for _opcode in range(0x18, 0x20):  # PREFETCHh, and hint space: ENDBR, CLDEMOTE and so on are no-operations here
     op(f"0F {_opcode:02X} /r", "E", name="prefetch" if _opcode == 0x18 else "nop")(nop)

@@ -99,11 +99,10 @@ def verify(i: Instruction, src: Operand, write: int) -> None:
 
 @op("63 /r", "Ew,Gw", flags="m", modes="legacy")
 def arpl(i: Instruction, dst: Operand, src: Operand) -> None:
-    old, write = i.modify(dst)
-    i.call(descriptors.arpl, old, i.read(src))
+    i.call(descriptors.arpl, i.read(dst), i.read(src))  # read only first: that is the fault that a bad operand raises
     result, changed = i.split_value()
-    write(result.trunc(16))
     i.flags_only(zf=changed.bit(0))
+    i.write(dst, result.trunc(16))
 
 
 # ---- table registers --------------------------------------------------------------------------------------------
@@ -119,6 +118,7 @@ def store_selector(i: Instruction, dst: Operand, function: Callable[[State], int
 @op("0F 00 /2", "Ew", name="lldt", extra=(descriptors.lldt,), **MECHANISM)
 @op("0F 00 /3", "Ew", name="ltr", extra=(descriptors.ltr,), **MECHANISM)
 def load_selector(i: Instruction, src: Operand, function: Callable[[State, int], int]) -> None:
+    i.call(descriptors.check_system)  # before a fault of the operand
     i.call(function, i.read(src))
 
 

@@ -15,6 +15,8 @@ from pyemu.cpu.semantics.vectors import (
     Binary,
     Vector,
     broadcast,
+    check_mmx,
+    enter_mmx,
     lanes,
     set_low,
     set_mm,
@@ -275,8 +277,9 @@ def cvtss2si(i: Instruction, dst: Operand, src: Operand, lane: int, conversion: 
 
 def cvtps2pi(i: Instruction, dst: Operand, src: Operand, lane: int, conversion: str) -> None:
     use_sse(i)
-    use_mmx(i)
+    check_mmx(i)
     value = i.read(src).trunc(2 * lane) if lane == 32 else source(i, src)
+    i.call(enter_mmx)  # also if the conversion raises #XM
     set_mm(i, dst, i.map(lane, lambda x: i.convert(conversion, x, 32), value))
 
 
@@ -297,7 +300,9 @@ for _packed, _scalar, _letter, _lane, _feature in PRECISIONS:
 @op("NP 0F 2A /r", "Vps,Qq", feature="sse")
 def cvtpi2ps(i: Instruction, dst: Operand, src: Operand) -> None:
     use_sse(i)
-    use_mmx(i)
+    if not src.is_memory:
+        check_mmx(i)
+        i.call(enter_mmx)  # also if the conversion raises #XM
     set_low(i, dst, i.map(32, lambda x: i.convert("int_to_float", x, 32), i.read(src)))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pyemu.cpu import flag_changes, stack_frames
 from pyemu.cpu import flags as fl
 from pyemu.cpu.decode import record as rc
-from pyemu.cpu.instruction import GP, READ, WRITE, Instruction
+from pyemu.cpu.instruction import GP, READ, STACK_ACCESS, WRITE, Instruction
 from pyemu.cpu.ops import Operand, op
 from pyemu.cpu.semantics.rows import stacked
 from pyemu.cpu.state import FLAGS, GPR, RBP, RSP
@@ -38,7 +38,8 @@ def pop_operand(i: Instruction, dst: Operand) -> None:
 
 def pusha(i: Instruction) -> None:
     size = i.size
-    i.probe_write(i.stack_linear(-8 * size, size, WRITE), size)  # eight stores span two pages at most
+    i.probe_write(i.stack_linear(-size, size, WRITE), size)  # eight stores span two pages at most
+    i.probe_write(i.stack_linear(-8 * size, size, WRITE), size)
     for number in range(8):
         i.store(i.stack_linear(-size * (number + 1), size, WRITE), i.gpr(number))
     i.move_stack(-8 * size)
@@ -65,7 +66,7 @@ def enter(i: Instruction, frame: Operand, level: Operand) -> None:
 @stacked("C9")
 def leave(i: Instruction) -> None:
     pointer = i.gpr(RBP, 64)
-    value = i.load(i.stack_linear_at(pointer, i.size, READ), i.width)
+    value = i.load(i.stack_linear_at(pointer, i.size, READ), i.width, STACK_ACCESS)
     i.set_stack(pointer + i.size)
     i.set_gpr(RBP, value)
 

@@ -103,6 +103,7 @@ def smsw(i: Instruction, dst: Operand) -> None:
 
 @op("0F 01 /6", "Ew", **END)
 def lmsw(i: Instruction, src: Operand) -> None:
+    i.call(cr.privileged)  # before a fault of the operand
     i.call(cr.lmsw, i.read(src))
 
 

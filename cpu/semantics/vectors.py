@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pyemu.cpu.instruction import MF, NM, READ, UD, WRITE, Instruction
 from pyemu.cpu.mode import EMULATE_FPU, NO_OSFXSR, TASK_SWITCHED
 from pyemu.cpu.ops import Operand
-from pyemu.cpu.state import FSW, FTW, MODE
+from pyemu.cpu.state import FSW, FTW, MODE, State
 from pyemu.cpu.values import Value
 
 Unary = Callable[[Value], Value]
@@ -26,13 +26,25 @@ def use_sse(i: Instruction) -> None:
     i.fault_if((mode & TASK_SWITCHED).ne(0), NM)
 
 
-def use_mmx(i: Instruction) -> None:
-    """#UD, #NM or a pending #MF; then the x87 stack is taken over: TOP = 0 and all registers valid (SDM 3, 12.2)."""
+def enter_mmx(s: State) -> int:
+    """The x87 stack is taken over: TOP = 0 and all registers valid (SDM 3, 12.2). Mechanism."""
+    s[FSW] = s[FSW] & ~FSW_TOP
+    s[FTW] = 0xFF
+    return 0
+
+
+def check_mmx(i: Instruction) -> None:
+    """#UD, #NM or a pending #MF."""
     mode, status = i.state(MODE), i.state(FSW)
     i.fault_if((mode & EMULATE_FPU).ne(0), UD)
     i.fault_if((mode & TASK_SWITCHED).ne(0), NM)
     i.fault_if((status & FSW_ES).ne(0), MF)
-    i.set_state(FSW, status & ~FSW_TOP)
+
+
+def use_mmx(i: Instruction) -> None:
+    """Check, and take the x87 stack over."""
+    check_mmx(i)
+    i.set_state(FSW, i.state(FSW) & ~FSW_TOP)
     i.set_state(FTW, i.const(0xFF, 64))
 
 

@@ -1,4 +1,4 @@
-"""A test case: one instruction with all the state that a user program sees, as a record that every judge reads and writes.
+"""A test case: one instruction with all the state that a user program sees, as a record for every judge.
 
 The host's driver (host.py) is native code and pyemu's State (subject.py) is native memory, so a record is laid out for
 plain copies: the words from FPR to OPMASK lie exactly as in State. The same linear addresses mean the same in both:
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from pyemu.cpu.state import FPR, FSW, FTW, IRQ_PENDING, MXCSR, OPMASK, VEC
 
-# ---- linear addresses, alike in host and guest -----------------------------------------------------------------------
+# ---- linear addresses, alike in host and guest ----
 CODE, SLOT, SLOTS = 0x2000_0000, 64, 4096
 CODE_SIZE = SLOT * SLOTS
 DATA = 0x3000_0000  # two pages to write, one that is not mapped, one to read only, and again none
@@ -23,7 +23,7 @@ GAPS = ((DATA, 0xE00), (DATA + 0x1200, 0xC00))  # the rest of those pages, which
 PAGE_BOUNDARY, DATA_END = DATA + 0x1000, DATA + 0x2000
 FILL = 0xCC  # what code slots hold behind the instruction: INT3
 
-# ---- a record: byte offsets --------------------------------------------------------------------------------------------
+# ---- a record: byte offsets ----
 R_GPR, R_RIP, R_FLAGS, R_VECTOR, R_ERROR, R_CR2, R_FS, R_GS, R_FP = 0, 128, 136, 144, 152, 160, 168, 176, 192
 FP_WORDS = OPMASK + 8 - FPR
 assert IRQ_PENDING == OPMASK + 8, "the record copies State from FPR to OPMASK"

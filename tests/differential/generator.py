@@ -53,6 +53,8 @@ AC, DF, TF = 1 << 18, 1 << 10, 1 << 8
 FS_BASE, GS_BASE = 0x1230, 0x7000_0000_0000
 POOL = 256
 
+Fixed = list[tuple[int, int]]  # register, value
+
 
 @dataclass(frozen=True)
 class Instruction:
@@ -107,7 +109,8 @@ class Generator:
             return struct.pack("<8Q", *(self._double() for _ in range(8)))
         if kind == 4:
             return bytes(r.choice((0, 1, 0x61, 0x7F, 0x80, 0xFF, r.getrandbits(8))) for _ in range(64))
-        return struct.pack("<32H", *(r.choice((0, 1, 0x7C00, 0x3C00, 0x7FFF, 0x8000, 0xFFFF, r.getrandbits(16))) for _ in range(32)))  # fmt: skip  # noqa: E501
+        halves = (0, 1, 0x7C00, 0x3C00, 0x7FFF, 0x8000, 0xFFFF)
+        return struct.pack("<32H", *(r.choice((*halves, r.getrandbits(16))) for _ in range(32)))
 
     def _single(self) -> int:
         r = self.random
@@ -135,7 +138,12 @@ class Generator:
         r = self.random
         fcw = 0x37F
         if r.random() < 0.5:
-            fcw = 0x40 | r.getrandbits(2) << 10 | r.choice((0, 2, 3, 3)) << 8 | (r.getrandbits(6) if r.random() < 0.3 else 0x3F)
+            fcw = (
+                0x40
+                | r.getrandbits(2) << 10
+                | r.choice((0, 2, 3, 3)) << 8
+                | (r.getrandbits(6) if r.random() < 0.3 else 0x3F)
+            )
         fsw = r.getrandbits(3) << 11 | r.getrandbits(1) << 14 | r.getrandbits(3) << 8
         if r.random() < 0.25:
             fsw |= r.getrandbits(6) | (0x40 if r.random() < 0.3 else 0)
@@ -182,7 +190,7 @@ class Generator:
         where = self._target(form, bits)
         offset = (where - base) & M64
         if form.is_memory:
-            address, fixed = self._address(form, bits, narrow, offset, registers)
+            address, fixed = self._address(bits, narrow, offset, registers)
         first, _ = immediate_sizes(form, 8)
         imm = self._immediate(form, 8 * first, offset if moffs else None)
         lock = r.random() < (0.3 if form.row.lock and form.is_memory else 0.005)
@@ -244,7 +252,7 @@ class Generator:
             return r.choice((1 << 47, (1 << 47) - 2, M64 << 47 & M64, 0x123456789ABCDEF0, 0x7FFF_FFFF_FFFF - 1))
         return r.choice((0, 0xFFFFFFFE, 0x12345678))
 
-    def _address(self, form: Form, bits: int, narrow: bool, offset: int, registers: int) -> tuple[Address, list[tuple[int, int]]]:  # fmt: skip  # noqa: E501
+    def _address(self, bits: int, narrow: bool, offset: int, registers: int) -> tuple[Address, Fixed]:
         """An addressing form, and register values that make it give `offset`."""
         r = self.random
         if narrow and bits == 32:
@@ -281,7 +289,7 @@ class Generator:
         fixed.append((base, at | junk))
         return Address(base=base, index=index, scale=scale, disp=disp, disp_size=size), fixed
 
-    # ---- states --------------------------------------------------------------------------------------------------------
+    # ---- states ----
     def given(self, instruction: Instruction, rip: int) -> bytes:
         """A random state before an instruction."""
         r = self.random
@@ -289,6 +297,8 @@ class Generator:
         gpr = bytearray(r.choice(self.gprs))
         low, first = c.WINDOWS[0]
         stack = c.PAGE_BOUNDARY - r.randrange(0, 24) * 8 if r.random() < 0.9 else r.randrange(low, low + first)
+        if r.random() < 0.03:
+            stack = r.choice((0, c.DATA, c.DATA_END, c.DATA_END + 8, c.READ_ONLY + 64, 1 << 47, (1 << 47) - 4, M64 - 3))
         pointers = [(RSP, stack)]
         for register in (RSI, RDI, RBX, RBP):
             if r.random() < 0.8:

@@ -93,7 +93,10 @@ class Host:
         first = 0
         while first < len(cases):
             first = self._run_from(first, len(cases))
-        return [c.settle(shared[at : at + c.RECORD]) for at in range(AT_RESULTS, AT_RESULTS + len(cases) * c.RECORD, c.RECORD)]
+        return [
+            c.settle(shared[at : at + c.RECORD])
+            for at in range(AT_RESULTS, AT_RESULTS + len(cases) * c.RECORD, c.RECORD)
+        ]
 
     def _run_from(self, first: int, end: int) -> int:
         """Run from a case on; returns where to go on, behind a case that the child didn't survive."""

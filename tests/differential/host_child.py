@@ -57,7 +57,8 @@ def executable(code: bytes) -> tuple[mmap.mmap, int]:
 
 def cpuid_d(subleaf: int) -> tuple[int, int]:
     """Size and offset of a component in the XSAVE area; of subleaf 0: XCR0 (EAX), size of all that is enabled (EBX)."""
-    keep, address = executable(assemble("push rbx; mov r8, rsi; mov eax, 0xd; mov ecx, edi; cpuid; mov [r8], eax; mov [r8+4], ebx; pop rbx; ret"))  # fmt: skip  # noqa: E501
+    text = "push rbx; mov r8, rsi; mov eax, 0xd; mov ecx, edi; cpuid; mov [r8], eax; mov [r8+4], ebx; pop rbx; ret"
+    keep, address = executable(assemble(text))
     result = (ctypes.c_uint32 * 2)()
     ctypes.CFUNCTYPE(None, ctypes.c_uint32, ctypes.c_void_p)(address)(subleaf, ctypes.addressof(result))
     del keep
@@ -122,18 +123,19 @@ def handler(xcr0: int, xsave_size: int) -> str:
     t += ["store:", f"mov r13, [rbx+{_G_RESULT}]"]
     for n, at in enumerate(_UC_GPR):
         t += [f"mov rax, [rdx+{at}]", f"mov [r13+{c.R_GPR + 8 * n}], rax"]
-    for at, to in ((_UC_RIP, c.R_RIP), (_UC_FLAGS, c.R_FLAGS), (_UC_TRAP, c.R_VECTOR), (_UC_ERROR, c.R_ERROR), (_UC_CR2, c.R_CR2)):  # fmt: skip  # noqa: E501
+    what = ((_UC_RIP, c.R_RIP), (_UC_FLAGS, c.R_FLAGS), (_UC_TRAP, c.R_VECTOR), (_UC_ERROR, c.R_ERROR))
+    for at, to in (*what, (_UC_CR2, c.R_CR2)):
         t += [f"mov rax, [rdx+{at}]", f"mov [r13+{to}], rax"]
     t += ["rdfsbase rax", f"mov [r13+{c.R_FS}], rax", "rdgsbase rax", f"mov [r13+{c.R_GS}], rax"]
     for at, to, size in words:
         t += [f"movzx eax, {size} ptr [r12+{at}]", f"mov [r13+{_fp(to)}], rax"]
     t += [f"mov rax, [r12+8]; mov [r13+{_fp(FIP)}], rax; mov rax, [r12+16]; mov [r13+{_fp(FDP)}], rax"]
     t += [f"mov eax, [r12+24]; mov [r13+{_fp(MXCSR)}], rax"]
-    t += [f"movzx r8d, word ptr [r13+{_fp(FSW)}]", "shr r8d, 11"] + _stack_registers(True) + _vectors(xcr0, True)
+    t += [f"movzx r8d, word ptr [r13+{_fp(FSW)}]", "shr r8d, 11", *_stack_registers(True), *_vectors(xcr0, True)]
     at = c.R_MEMORY
-    for address, size in c.WINDOWS:
-        t += [f"mov esi, {address:#x}", f"lea rdi, [r13+{at}]", f"mov ecx, {size // 8}", "rep movsq"]
-        at += size
+    for address, length in c.WINDOWS:
+        t += [f"mov esi, {address:#x}", f"lea rdi, [r13+{at}]", f"mov ecx, {length // 8}", "rep movsq"]
+        at += length
     t += [f"add qword ptr [rbx+{_G_GIVEN}], {c.RECORD}", f"add qword ptr [rbx+{_G_RESULT}], {c.RECORD}"]
     t += [f"dec qword ptr [rbx+{_G_LEFT}]", "jz finish"]
     # the next case
@@ -149,14 +151,14 @@ def handler(xcr0: int, xsave_size: int) -> str:
         t += [f"mov rax, [r13+{_fp(to)}]", f"mov [r12+{at}], {register}"]
     t += [f"mov rax, [r13+{_fp(FIP)}]; mov [r12+8], rax; mov rax, [r13+{_fp(FDP)}]; mov [r12+16], rax"]
     t += [f"mov rax, [r13+{_fp(MXCSR)}]; mov [r12+24], eax", f"mov qword ptr [r12+{_X_BV}], {xcr0 & 0xE7:#x}"]
-    t += [f"movzx r8d, word ptr [r13+{_fp(FSW)}]", "shr r8d, 11"] + _stack_registers(False) + _vectors(xcr0, False)
+    t += [f"movzx r8d, word ptr [r13+{_fp(FSW)}]", "shr r8d, 11", *_stack_registers(False), *_vectors(xcr0, False)]
     at = c.R_MEMORY
-    for address, size in c.WINDOWS:
-        t += [f"mov edi, {address:#x}", f"lea rsi, [r13+{at}]", f"mov ecx, {size // 8}", "rep movsq"]
-        at += size
+    for address, length in c.WINDOWS:
+        t += [f"mov edi, {address:#x}", f"lea rsi, [r13+{at}]", f"mov ecx, {length // 8}", "rep movsq"]
+        at += length
     t += ["xor eax, eax"]
-    for address, size in c.GAPS:
-        t += [f"mov edi, {address:#x}", f"mov ecx, {size // 8}", "rep stosq"]
+    for address, length in c.GAPS:
+        t += [f"mov edi, {address:#x}", f"mov ecx, {length // 8}", "rep stosq"]
     t += [f"mov rax, [r13+{c.R_FS}]", "wrfsbase rax", f"mov rax, [r13+{c.R_GS}]", "wrgsbase rax", "ret"]
     # the end: back to where the first signal came from
     t += ["finish:", f"mov qword ptr [rbx+{_G_STARTED}], 0", f"mov rax, [rbx+{_G_FS}]", "wrfsbase rax"]
@@ -166,7 +168,12 @@ def handler(xcr0: int, xsave_size: int) -> str:
 
 
 class _SigAction(ctypes.Structure):  # Linux, struct sigaction of glibc on x86-64
-    _fields_ = (("handler", ctypes.c_void_p), ("mask", ctypes.c_uint64 * 16), ("flags", ctypes.c_int), ("restorer", ctypes.c_void_p))  # fmt: skip  # noqa: E501
+    _fields_ = (
+        ("handler", ctypes.c_void_p),
+        ("mask", ctypes.c_uint64 * 16),
+        ("flags", ctypes.c_int),
+        ("restorer", ctypes.c_void_p),
+    )
 
 
 class _SigStack(ctypes.Structure):
@@ -175,13 +182,15 @@ class _SigStack(ctypes.Structure):
 
 def _map(libc: ctypes.CDLL, handle: int, address: int, size: int, offset: int, write: bool, execute: bool) -> None:
     prot = mmap.PROT_READ | (mmap.PROT_WRITE if write else 0) | (mmap.PROT_EXEC if execute else 0)
-    flags = mmap.MAP_SHARED | 0x108000  # MAP_FIXED_NOREPLACE, MAP_POPULATE: the error code of a page fault says if present
+    flags = (
+        mmap.MAP_SHARED | 0x108000
+    )  # MAP_FIXED_NOREPLACE, MAP_POPULATE: the error code of a page fault says if present
     got = libc.mmap(address, size, prot, flags, handle, offset)
     if got != address:
         raise OSError(f"the address {address:#x} is not free for the test cases")
 
 
-def prepare(handle: int) -> Callable[[int], None]:
+def prepare(handle: int) -> Callable[[int, int], None]:
     """Map everything and install the handler; returns what runs a number of records."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.mmap.restype = ctypes.c_void_p
@@ -229,4 +238,3 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
-

@@ -13,11 +13,12 @@ import struct
 
 from pyemu.cpu import flags as fl
 from pyemu.cpu import mode, physical, reset, segments, tlb
-from pyemu.cpu.cpuid import model_number
+from pyemu.cpu.cpuid import configure
 from pyemu.cpu.host import Exit
 from pyemu.cpu.reference import Reference
 from pyemu.cpu.state import (
     CC_DST,
+    CPL,
     CR0,
     CR2,
     CR3,
@@ -37,8 +38,6 @@ from pyemu.cpu.state import (
     IDT_BASE,
     IDT_LIMIT,
     IRQ_PENDING,
-    CPL,
-    CPUID_MODEL,
     RANGE_COUNT,
     RANGES,
     RIP,
@@ -58,7 +57,7 @@ from tests.differential import case as c
 from tests.differential.case import Case
 from tests.differential.host import readable_only
 
-# ---- guest physical memory ---------------------------------------------------------------------------------------------
+# ---- guest physical memory ----
 RAM = 0x200000
 _GDT, _TSS, _IDT, _HALTS, _STACK_TOP = 0x1000, 0x2000, 0x3000, 0x4000, 0x9000
 _KERNEL = 0xFFFF_FFFF_8000_0000  # their linear addresses: where no case finds them
@@ -103,7 +102,7 @@ class Subject:
         s.host = NoDevices()
         s[RANGE_COUNT] = 1
         s[RANGES], s[RANGES + 1], s[RANGES + 2] = 0, RAM, physical.RAM
-        s[CPUID_MODEL] = model_number("max")
+        configure(s)
         reset.reset(s)
         self._tables()
         s[GDT_BASE], s[GDT_LIMIT], s[IDT_BASE], s[IDT_LIMIT] = _KERNEL + _GDT, 0x7F, _KERNEL + _IDT, 0xFFF
@@ -220,7 +219,7 @@ class Subject:
         gpr = state[8 * GPR : 8 * GPR + 128]
         head = struct.pack("<5Q", rip, rflags, vector, error, cr2)
         bases = state[8 * (SEG_BASE + FS) : 8 * (SEG_BASE + GS) + 8]
-        parts = [gpr[:32], rsp.to_bytes(8, "little"), gpr[40:], head, bases, bytes(8), state[8 * FPR : 8 * IRQ_PENDING]]
+        parts: list[bytes | memoryview] = [gpr[:32], rsp.to_bytes(8, "little"), gpr[40:], head, bases, bytes(8), state[8 * FPR : 8 * IRQ_PENDING]]
         for address, size in c.WINDOWS:
             parts.append(ram[_DATA + address - c.DATA : _DATA + address - c.DATA + size])
         return b"".join(parts)

@@ -24,6 +24,9 @@ from tests.differential.reviewed import compared_flags, excused, ignored
 _FLAGS_AT = c.R_FLAGS
 
 
+Batch = tuple[list[Form], list[Case]]
+
+
 class Judge(Protocol):
     """Something that executes cases."""
 
@@ -59,18 +62,18 @@ class Difference:
 
     def __str__(self) -> str:
         given = self.case.given
-        registers = " ".join(f"{n}={c.word(given, 8 * k):#x}" for k, n in enumerate(c.GPR_NAMES) if c.word(given, 8 * k))
-        text = disassembly(self.case.code, self.case.bits, self.case.rip)
-        return "\n".join(
-            [
-                f"{text} ({self.case.code.hex(' ')}, {self.case.bits} bits, {self.form.row.encoding}"
-                f" {self.form.row.operands}), seed {self.seed}: {self.subject} != {self.judge}",
-                *(f"  {line}" for line in self.lines()[:8]),
-                f"  from rflags={c.word(given, _FLAGS_AT):#x} mxcsr={c.word(given, c.R_MXCSR):#x}"
-                f" fcw={c.word(given, c.R_FP + 128):#x} fsw={c.word(given, c.R_FSW):#x} ftw={c.word(given, c.R_FTW):#x}",
-                f"  {registers}",
-            ]
+        registers = " ".join(
+            f"{n}={c.word(given, 8 * k):#x}" for k, n in enumerate(c.GPR_NAMES) if c.word(given, 8 * k)
         )
+        text = disassembly(self.case.code, self.case.bits, self.case.rip)
+        row = self.form.row
+        fcw, fsw, ftw = (c.word(given, at) for at in (c.R_FP + 128, c.R_FSW, c.R_FTW))
+        lines = [f"{text} ({self.case.code.hex(' ')}, {self.case.bits} bits, {row.encoding} {row.operands})"]
+        lines.append(f"  seed {self.seed}: {self.subject} != {self.judge}")
+        lines += [f"  {line}" for line in self.lines()[:8]]
+        lines.append(f"  from rflags={c.word(given, _FLAGS_AT):#x} mxcsr={c.word(given, c.R_MXCSR):#x}")
+        lines.append(f"  fcw={fcw:#x} fsw={fsw:#x} ftw={ftw:#x}")
+        return "\n".join([*lines, f"  {registers}"])
 
 
 def same(form: Form, a: bytes, b: bytes) -> bool:
@@ -97,7 +100,7 @@ class Sweep:
         self.instructions = self.cases = 0
         self.met: dict[int, int] = {}  # form number -> cases
 
-    def batches(self, forms: list[Form], bits: int, instructions: int, operands: int) -> Iterator[tuple[list[Form], list[Case]]]:  # fmt: skip  # noqa: E501
+    def batches(self, forms: list[Form], bits: int, instructions: int, operands: int) -> Iterator[Batch]:
         """Batches of cases: `instructions` of each form, each with `operands` states."""
         todo: list[Form] = []
         cases: list[Case] = []

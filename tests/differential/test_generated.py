@@ -90,6 +90,9 @@ def test_long_run(host: Host) -> None:
             found += new_ones(small, small.run(judged[seed % 10 :: 10], bits, 8, 1))
             referenced += small.cases
         rate = (cases - before) / (time.monotonic() - started)
-        print(f"seed {seed}: {cases} cases of {instructions} instructions, {referenced} in Python, {rate:.0f}/s", flush=True)
+        print(
+            f"seed {seed}: {cases} cases of {instructions} instructions, {referenced} in Python, {rate:.0f}/s",
+            flush=True,
+        )
         seed += 1
     assert not found, "\n".join(found)
