@@ -47,8 +47,10 @@ def lea(i: Instruction, dst: Operand, src: Operand) -> None:
     i.write(dst, i.offset(src).trunc(dst.width))
 
 
-@op("0F 38 F0 /r", "Gv,Mv", feature="movbe")
-@op("0F 38 F1 /r", "Mv,Gv", feature="movbe")
+@op("NP 0F 38 F0 /r", "Gv,Mv", feature="movbe")  # not with F2, which makes CRC32 of it, or F3
+@op("66 0F 38 F0 /r", "Gv,Mv", feature="movbe")
+@op("NP 0F 38 F1 /r", "Mv,Gv", feature="movbe")
+@op("66 0F 38 F1 /r", "Mv,Gv", feature="movbe")
 def movbe(i: Instruction, dst: Operand, src: Operand) -> None:
     i.write(dst, i.read(src).bswap())
 

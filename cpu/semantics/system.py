@@ -70,8 +70,8 @@ def hlt(i: Instruction) -> None:
     i.set_state(HALTED, i.const(1, 64))
 
 
-@op("0F 01 CA", feature="smap", name="clac", extra=(0,), **END)
-@op("0F 01 CB", feature="smap", name="stac", extra=(1,), **END)
+@op("NP 0F 01 CA", feature="smap", name="clac", extra=(0,), **END)
+@op("NP 0F 01 CB", feature="smap", name="stac", extra=(1,), **END)
 def set_ac(i: Instruction, value: int) -> None:
     i.call(flag_changes.set_ac, value)
 
@@ -133,8 +133,8 @@ _PLAIN: tuple[tuple[str, str, Callable[[State], int], dict[str, Any]], ...] = (
     ("0F 32", "rdmsr", msr.rdmsr, {}),
     ("0F 33", "rdpmc", cr.rdpmc, {}),
     ("0F A2", "cpuid", cpuid_model.cpuid, {}),
-    ("0F 01 D0", "xgetbv", cr.xgetbv, {"feature": "xsave"}),
-    ("0F 01 D1", "xsetbv", cr.xsetbv, {"feature": "xsave", **END}),
+    ("NP 0F 01 D0", "xgetbv", cr.xgetbv, {"feature": "xsave"}),
+    ("NP 0F 01 D1", "xsetbv", cr.xsetbv, {"feature": "xsave", **END}),
     ("0F 01 F8", "swapgs", syscalls.swapgs, {"modes": "64"}),
     ("0F 01 F9", "rdtscp", cr.rdtscp, {"feature": "rdtscp"}),
 )

@@ -87,16 +87,22 @@ def operand(form: Form, source: str) -> Operand | None:
 def _size_prefixes(form: Form, encoding: Encoding, bits: int) -> tuple[bool, int]:
     """Prefix 66, and REX.W, for the form's operand size."""
     row = form.row
+    if encoding.prefix == "NP" and form.size == 2 and bits != 16:
+        raise NotEncodable("the operand size needs a prefix that the row excludes")
     if bits == 64:
         if row.modes == "legacy":
             raise NotEncodable("not in 64-bit mode")
         w = 8 if encoding.rex_w == 1 else 0
         if form.size == 8 and not (row.force64 or row.default64) and encoding.rex_w < 0:
             w = 8
+        if form.size and encoding.prefix == "66" and encoding.rex_w < 0 and form.size == 4:
+            raise NotEncodable("the prefix selects another operand size")
         return form.size == 2 and encoding.prefix != "66", w
     if row.modes == "64" or encoding.rex_w == 1 or form.size == 8:
         raise NotEncodable("only in 64-bit mode")
-    return (form.size == 4) == (bits == 16) and bool(form.size), 0
+    if form.size and encoding.prefix == "66" and (form.size == 4) == (bits == 32):
+        raise NotEncodable("the prefix selects another operand size")
+    return (form.size == 4) == (bits == 16) and bool(form.size) and encoding.prefix != "66", 0
 
 
 def _needs_rex(form: Form, choice: Choice) -> bool:

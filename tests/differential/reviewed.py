@@ -59,6 +59,8 @@ def is_open(form: Form, found: bytes, expected: bytes, given: bytes) -> str:
     for pattern, text in OPEN.items():
         if re.fullmatch(pattern, form.row.name):
             return text
+    if c.word(found, c.R_VECTOR) == c.word(expected, c.R_VECTOR) == 19:
+        return "which flags stand beside an unmasked SIMD exception"
     for result in (found, expected):
         if text := OPEN_VECTORS.get(c.word(result, c.R_VECTOR), ""):
             return text
@@ -94,6 +96,8 @@ def excused(form: Form, found: bytes, expected: bytes) -> str:
             return "MXCSR_MASK has bit 17 on AMD's processors: misaligned SSE mode (APM 2, 11.3.2), which no model has"
     if form.row.name == "icebp" and ours == vector == 1 and found[c.R_ERROR :] == expected[c.R_ERROR :]:
         return "a hypervisor that injects the #DB of INT1 as a fault: RIP is that of INT1, not behind it (SDM 2, INT1)"
+    if ours == 12 and vector == 13 and any(o.is_memory and o.size == 16 for o in form.operands):
+        return "an operand that is both misaligned and beyond the stack segment's limit: which comes first is open"
     if form.row.name == "call" and ours == 13 and vector == c.PAGE_FAULT:
         return "neither the target nor the stack is good: which fault comes first is open"
     return ""

@@ -219,7 +219,15 @@ class Subject:
         gpr = state[8 * GPR : 8 * GPR + 128]
         head = struct.pack("<5Q", rip, rflags, vector, error, cr2)
         bases = state[8 * (SEG_BASE + FS) : 8 * (SEG_BASE + GS) + 8]
-        parts: list[bytes | memoryview] = [gpr[:32], rsp.to_bytes(8, "little"), gpr[40:], head, bases, bytes(8), state[8 * FPR : 8 * IRQ_PENDING]]
+        parts: list[bytes | memoryview] = [
+            gpr[:32],
+            rsp.to_bytes(8, "little"),
+            gpr[40:],
+            head,
+            bases,
+            bytes(8),
+            state[8 * FPR : 8 * IRQ_PENDING],
+        ]
         for address, size in c.WINDOWS:
             parts.append(ram[_DATA + address - c.DATA : _DATA + address - c.DATA + size])
         return b"".join(parts)
