@@ -12,7 +12,7 @@ from importlib import import_module
 
 from tests.guests.topics.program import Program
 
-TOPICS = ("tasks",)
+TOPICS = ("gates", "paging", "segmentation", "tasks")
 
 
 @functools.cache

@@ -9,6 +9,21 @@ from __future__ import annotations
 import fnmatch
 
 KNOWN: dict[str, str] = {
+    "segmentation.load_*_in_no_ldt": "SDM 2, MOV: with a null LDTR every selector of the LDT is beyond its limit",
+    **dict.fromkeys(
+        (
+            "segmentation.limit_*", "segmentation.*byte*", "segmentation.pages_over_*", "segmentation.down_*", "segmentation.down16_*",
+            "segmentation.quad_over", "segmentation.stos_over", "segmentation.null_*",
+        ),
+        "SDM 3, 5.3: offsets beyond the segment's limit, and uses of a null segment register, are #GP",
+    ),
+    **dict.fromkeys(
+        ("segmentation.read_only_*", "segmentation.code_write", "segmentation.write_cs"),
+        "SDM 3, 5.5: writes to read-only data and to code segments are #GP",
+    ),
+    "segmentation.code_read": "SDM 3, 5.5: it reads what code_write ought not to have written",
+    "segmentation.fetch_*": "SDM 3, 5.3: fetches beyond the limit of the code segment are #GP",
+    "segmentation.near_*": "SDM 2, JMP, CALL, RET, Jcc: a target beyond the limit of the code segment is #GP",
     "tasks.load_conforming": "SDM 3, 7.3: the RPL of CS may be above the DPL of a conforming segment",
     "tasks.iret_from_call": "SDM 3, 7.3: the old task's EFLAGS are saved, its CF among them",
     "tasks.gate_ldt_bit_*": "SDM 2, JMP and INT n: a TSS selector in a task gate that names the LDT is #GP, not #TS",

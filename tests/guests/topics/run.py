@@ -34,14 +34,14 @@ def read_report(output: str, topic: str) -> Report:
     """What a guest said; GuestError if it didn't say everything."""
     report = dict(_LINE.findall(output))
     if f"{topic}.end" not in output:
-        raise GuestError(f"{topic} did not come to its end:\n{output[-2000:]}")
+        raise GuestError(f"{topic} did not come to its end:\n{output[-300:]}")
     return report
 
 
 def on_pyemu(image: bytes, topic: str, accelerator: str, cpu: str = "max", seconds: float = SECONDS) -> Report:
     """Run on pyemu, in this process."""
     config = MachineConfig(
-        memory=64 << 20, kernel=_file(image), accelerator=accelerator, cpu=cpu, debug_exit=DebugExit(0xF4, 4)
+        memory=64 << 20, kernel=_file(image), accelerator=accelerator, cpu=cpu, debug_exit=DebugExit(0xF4, 4), reboot=False
     )
     with Machine(config) as machine:
         stop = machine.run(timeout=seconds)
@@ -99,7 +99,7 @@ def on_bochs(image: bytes, topic: str, cpu: str = "corei7_skylake_x", seconds: f
             return read_report(output, topic)
         except GuestError as error:
             log = (folder / "log").read_text("ascii", "replace") if (folder / "log").exists() else ""
-            raise GuestError(f"{error}\n{log[-500:]}") from error
+            raise GuestError(f"{error}\n{log[-1500:]}") from error
 
 
 ROM_SIZE = 0x10000

@@ -131,6 +131,11 @@ begin:                                      # %ax: where an exception goes on
     ret
 
 finish:                                     # no exception came: the registers are the result
+    pushf%q
+    push %ax
+%handler_data
+    mov [got_ds], %ax
+    pop %ax
     mov [got_ax], %ax
     mov [got_bx], %bx
     mov [got_cx], %cx
@@ -138,13 +143,12 @@ finish:                                     # no exception came: the registers a
     mov [got_si], %si
     mov [got_di], %di
     mov [got_bp], %bp
-    pushf%q
     pop %ax
     mov [got_flags], %ax
     mov eax, ss
     mov [got_ss], %ax
-    mov eax, ds
-    mov [got_ds], %ax
+    mov eax, 0x10
+    mov es, eax
     ret
 
 # ---- comparison: %si points to name, number of fields, then field number, mask and value of each -------------
