@@ -3,8 +3,23 @@
 from __future__ import annotations
 
 from tests.guests.topics.program import (
-    CODE0, CODE3, CODE16, DATA0, DATA3, DONE, FIRST_FREE, GP, NP, SCRATCH, SS, STACK0, TS, TSS, USER_STACK, Program,
-    descriptor, far,
+    CODE0,
+    CODE3,
+    DATA0,
+    DATA3,
+    DONE,
+    FIRST_FREE,
+    GP,
+    NP,
+    SCRATCH,
+    SS,
+    STACK0,
+    TS,
+    TSS,
+    USER_STACK,
+    Program,
+    descriptor,
+    far,
 )  # fmt: skip
 
 F = FIRST_FREE
@@ -71,7 +86,18 @@ def program() -> Program:
     p.check("gate_rpl", "gate_rpl: " + far(0x9A, 0, GATE | 3), vector=GP, error=GATE, ip="gate_rpl")
     # ---- CPL 3 to 0
     set_gate(CODE0, 0xEC)
-    user("inner", call + "inner_next:", vector=DONE, ax=CODE0, dx=DATA0, bp=STACK0 - 16, r0="inner_next", r1=CODE3, r2=USER_STACK, r3=DATA3)
+    user(
+        "inner",
+        call + "inner_next:",
+        vector=DONE,
+        ax=CODE0,
+        dx=DATA0,
+        bp=STACK0 - 16,
+        r0="inner_next",
+        r1=CODE3,
+        r2=USER_STACK,
+        r3=DATA3,
+    )
     set_gate(CODE0, 0xEC, 3)
     user(
         "parameters", "push 0x11\npush 0x22\npush 0x33\n" + call + "params_next:", vector=DONE, bp=STACK0 - 28, r0="params_next",
@@ -87,10 +113,27 @@ def program() -> Program:
     set_gate(CODE3, 0xEC)
     user("same_level", call + "same_next:", vector=DONE, ax=CODE3, r0="same_next", r1=CODE3)
     set_gate(CODE0, 0xEC, 2, "gate_return8")
-    user("return_outer", "push 0x11\npush 0x22\n" + call + "mov eax, cs\nmov edx, ss\nmov ecx, esp", vector=DONE, ax=CODE3, dx=DATA3, cx=USER_STACK)
-    p.data(f"gate_segments: mov eax, {DATA0}\nmov ds, eax\nmov es, eax\nmov eax, {CONF}\nmov fs, eax\nmov eax, {DATA3}\nmov gs, eax\nretf\n")
+    user(
+        "return_outer",
+        "push 0x11\npush 0x22\n" + call + "mov eax, cs\nmov edx, ss\nmov ecx, esp",
+        vector=DONE,
+        ax=CODE3,
+        dx=DATA3,
+        cx=USER_STACK,
+    )
+    p.data(
+        f"gate_segments: mov eax, {DATA0}\nmov ds, eax\nmov es, eax\nmov eax, {CONF}\nmov fs, eax\nmov eax, {DATA3}\nmov gs, eax\nretf\n"
+    )
     set_gate(CODE0, 0xEC, 0, "gate_segments")
-    user("return_drops_segments", call + "mov eax, ds\nmov ebx, es\nmov ecx, fs\nmov edx, gs", vector=DONE, ax=0, bx=0, cx=CONF, dx=DATA3)
+    user(
+        "return_drops_segments",
+        call + "mov eax, ds\nmov ebx, es\nmov ecx, fs\nmov edx, gs",
+        vector=DONE,
+        ax=0,
+        bx=0,
+        cx=CONF,
+        dx=DATA3,
+    )
     # ---- what is wrong with the gate or its code
     for name, code, access, vector, error in (
         ("gate_dpl", CODE0, 0x8C, GP, GATE), ("gate_absent", CODE0, 0x6C, NP, GATE),
@@ -134,27 +177,67 @@ def program() -> Program:
     p.check("retf_dpl", f"push {CODE0 | 3}\npush 0\nretf_5: retf", vector=GP, error=CODE0, ip="retf_5")
     p.check("retf_dpl3_rpl0", f"push {CODE3 & ~3}\npush 0\nretf_6: retf", vector=GP, error=CODE3 & ~3, ip="retf_6")
     p.check("retf_offset", f"push {SMALL_C}\npush 0x1000\nretf_7: retf", vector=GP, error=0, ip="retf_7")
-    p.check("retf_conforming", f"push {CONF}\nmov eax, conf_at\npush eax\nretf\nconf_at: mov eax, cs\n" + far(0xEA, "conf_end", CODE0) + "conf_end:", ax=CONF)
+    p.check(
+        "retf_conforming",
+        f"push {CONF}\nmov eax, conf_at\npush eax\nretf\nconf_at: mov eax, cs\n"
+        + far(0xEA, "conf_end", CODE0)
+        + "conf_end:",
+        ax=CONF,
+    )
     for n, (name, stack, vector, error) in enumerate(
         (
             ("null", 0, GP, 0), ("null3", 3, GP, 0), ("beyond", 0x203, GP, 0x200), ("rpl", DATA3 & ~3, GP, DATA3 & ~3),
             ("dpl", DATA0 | 3, GP, DATA0), ("code", CODE3, GP, CODE3 & ~3),
         )
     ):  # fmt: skip
-        p.check(f"retf_stack_{name}", f"push {stack}\npush {USER_STACK}\npush {CODE3}\npush 0x100000\nretf_s{n}: retf", vector=vector, error=error, ip=f"retf_s{n}", cs=CODE0)
-        p.check(f"iret_stack_{name}", f"push {stack}\npush {USER_STACK}\npush 2\npush {CODE3}\npush 0x100000\niret_s{n}: iretd", vector=vector, error=error, ip=f"iret_s{n}", cs=CODE0)
+        p.check(
+            f"retf_stack_{name}",
+            f"push {stack}\npush {USER_STACK}\npush {CODE3}\npush 0x100000\nretf_s{n}: retf",
+            vector=vector,
+            error=error,
+            ip=f"retf_s{n}",
+            cs=CODE0,
+        )
+        p.check(
+            f"iret_stack_{name}",
+            f"push {stack}\npush {USER_STACK}\npush 2\npush {CODE3}\npush 0x100000\niret_s{n}: iretd",
+            vector=vector,
+            error=error,
+            ip=f"iret_s{n}",
+            cs=CODE0,
+        )
     p.set_descriptor(DATA1, descriptor(0, 0xFFFFF, 0x72, 0xC))
-    p.check("retf_stack_absent", f"push {DATA1 | 3}\npush {USER_STACK}\npush {CODE3}\npush 0x100000\nretf_a: retf", vector=SS, error=DATA1, ip="retf_a")
+    p.check(
+        "retf_stack_absent",
+        f"push {DATA1 | 3}\npush {USER_STACK}\npush {CODE3}\npush 0x100000\nretf_a: retf",
+        vector=SS,
+        error=DATA1,
+        ip="retf_a",
+    )
     user("retf_inner", f"push {CODE0}\npush 0\nretf_i: retf", vector=GP, error=CODE0, ip="retf_i")
     user("iret_inner", f"push 2\npush {CODE0}\npush 0\niret_i: iretd", vector=GP, error=CODE0, ip="iret_i")
     # ---- IRET
     p.check("iret_null", "push 2\npush 0\npush 0\niret_1: iretd", vector=GP, error=0, ip="iret_1")
     p.check("iret_absent", f"push 2\npush {ABSENT_C}\npush 0\niret_2: iretd", vector=NP, error=ABSENT_C, ip="iret_2")
     p.check("iret_offset", f"push 2\npush {SMALL_C}\npush 0x1000\niret_3: iretd", vector=GP, error=0, ip="iret_3")
-    p.check("iret_flags0", f"push 0x243cd5\npush {CODE0}\nmov eax, iret_at0\npush eax\niretd\niret_at0: pushfd\npop ebx\npush 2\npopfd", bx=0x243CD7)
-    user("iret_flags3", f"push 0x243ed5\npush {CODE3}\nmov eax, iret_at3\npush eax\niretd\niret_at3: pushfd\npop ebx\npush 2\npopfd", vector=DONE, bx=0x240CD7)
+    p.check(
+        "iret_flags0",
+        f"push 0x243cd5\npush {CODE0}\nmov eax, iret_at0\npush eax\niretd\niret_at0: pushfd\npop ebx\npush 2\npopfd",
+        bx=0x243CD7,
+    )
+    user(
+        "iret_flags3",
+        f"push 0x243ed5\npush {CODE3}\nmov eax, iret_at3\npush eax\niretd\niret_at3: pushfd\npop ebx\npush 2\npopfd",
+        vector=DONE,
+        bx=0x240CD7,
+    )
     user("popf3", "push 0x3ed7\npopfd\npushfd\npop ebx\npush 2\npopfd\n", vector=DONE, bx=0xCD7)
-    user("iret_vm3", f"push 0x20002\npush {CODE3}\nmov eax, iret_vm\npush eax\niretd\niret_vm: pushfd\npop ebx\n", vector=DONE, bx=2)
+    user(
+        "iret_vm3",
+        f"push 0x20002\npush {CODE3}\nmov eax, iret_vm\npush eax\niretd\niret_vm: pushfd\npop ebx\n",
+        vector=DONE,
+        bx=2,
+    )
     p.check(
         "iret_drops_segments", f"mov eax, {CONF}\nmov fs, eax\nmov eax, {DATA3}\nmov gs, eax\npush {DATA3}\npush {USER_STACK}\npush 2\n"
         f"push {CODE3}\nmov eax, iret_drops\npush eax\niretd", vector=DONE, ax=0, bx=0, cx=CONF, dx=DATA3,

@@ -58,7 +58,11 @@ def combination(level: str, number: int) -> tuple[int, int, int, str]:
 def outcomes(parents: tuple[int, ...]) -> bytes:
     """The table that the guest compares with."""
     return bytes(
-        outcome(modes, parent, leaf, access) for modes in ALL for parent in parents for leaf in ALL for access in range(6)
+        outcome(modes, parent, leaf, access)
+        for modes in ALL
+        for parent in parents
+        for leaf in ALL
+        for access in range(6)
     )
 
 
@@ -279,7 +283,9 @@ def program() -> Program:
             f"mov dword ptr [PML4 + 8], {PDPT_T + 7}\nmov dword ptr [{PDPT_T}], {PD_T + 7}\nmov dword ptr [PML4 + 12], 0\n"
             f"mov dword ptr [{PDPT_T + 4}], 0\n"
         )
-        for register, value in zip(("r8", "r9", "r10", "r11", "r12", "r13", "r14"), (*entries, numbers, len(parents), table), strict=True):
+        for register, value in zip(
+            ("r8", "r9", "r10", "r11", "r12", "r13", "r14"), (*entries, numbers, len(parents), table), strict=True
+        ):
             p.asm(f"mov {register}, {value}\n")
         p.asm("call cross\n")
         for n, access in enumerate(ACCESSES):
@@ -307,14 +313,21 @@ def single(p: Program) -> None:
         ("pml4_bit51", "PML4 + 8", 1 << 51 | PDPT_T + 7), ("pdpte_bit51", PDPT_T, 1 << 51 | PD_T + 7),
     ):  # fmt: skip
         p.asm(GOOD + put(where, value) + FLUSH)
-        p.check(f"reserved_{name}", f"rsvd_{name}: mov bl, [rdi + 32]", vector=PF, error=E_P | E_R, cr2=VA + 32, ip=f"rsvd_{name}")
+        p.check(
+            f"reserved_{name}",
+            f"rsvd_{name}: mov bl, [rdi + 32]",
+            vector=PF,
+            error=E_P | E_R,
+            cr2=VA + 32,
+            ip=f"rsvd_{name}",
+        )
     p.asm(GOOD + put(PD_T + 40, TARGET + 0x1087) + FLUSH)
     p.check("2m_pat", "mov bl, [rdi + 32]")
     p.asm(GOOD + put(PT_T, 0x7FF0000000000000 | TARGET + 0xE07) + FLUSH)  # bits 62 to 52 and 11 to 9 are ignored
     p.check("ignored_bits", "mov bl, [rdi + 32]")
     p.asm(GOOD + FLUSH)
     # ---- non-canonical addresses (SDM 3, 6.15, #SS and #GP)
-    high = 0x800000000000
+    high = 0x800000001000
     for name, vector, label, code in (
         ("read", GP, "nc_1", "nc_1: mov bl, [rax]"),
         ("write", GP, "nc_2", "nc_2: mov [rax], bl"),
@@ -323,7 +336,7 @@ def single(p: Program) -> None:
         ("push", SS, "nc_5", "mov rsp, rax\nnc_5: push rbx"),
         ("pop", SS, "nc_6", "mov rsp, rax\nnc_6: pop rbx"),
         ("ds_rbp", SS, "nc_7", "mov rbp, rax\nnc_7: .byte 0x3e, 0x8a, 0x5d, 0x00"),  # the prefix DS is ignored
-        ("across", GP, "nc_8", "sub rax, 4\nnc_8: mov rbx, [rax]"),
+        ("across", GP, "nc_8", "sub rax, 0x1004\nnc_8: mov rbx, [rax]"),
         ("fs_rbp", GP, "nc_9", "mov rbp, rax\nnc_9: .byte 0x64, 0x8a, 0x5d, 0x00"),
         ("jump", GP, "nc_10", "nc_10: jmp rax"),
         ("call", GP, "nc_11", "nc_11: call rax"),
@@ -340,17 +353,42 @@ def single(p: Program) -> None:
     # ---- across two pages: the second one is at fault, the first unchanged
     end = VA + 0x1000
     p.asm(GOOD + put(PT_T + 8, 0) + put(TARGET + 0xFF8, 0x1111111111111111) + FLUSH)
-    p.check("across_read", f"mov rdi, {end - 4:#x}\nacross_1: mov rbx, [rdi]", vector=PF, error=0, cr2=end, ip="across_1")
-    p.check("across_write", f"mov rdi, {end - 4:#x}\nmov rax, -1\nacross_2: mov [rdi], rax", vector=PF, error=E_W, cr2=end, ip="across_2")
-    p.check("across_add", f"mov rdi, {end - 4:#x}\nacross_3: add [rdi], rax", vector=PF, error=E_W, cr2=end, ip="across_3")
+    p.check(
+        "across_read", f"mov rdi, {end - 4:#x}\nacross_1: mov rbx, [rdi]", vector=PF, error=0, cr2=end, ip="across_1"
+    )
+    p.check(
+        "across_write",
+        f"mov rdi, {end - 4:#x}\nmov rax, -1\nacross_2: mov [rdi], rax",
+        vector=PF,
+        error=E_W,
+        cr2=end,
+        ip="across_2",
+    )
+    p.check(
+        "across_add", f"mov rdi, {end - 4:#x}\nacross_3: add [rdi], rax", vector=PF, error=E_W, cr2=end, ip="across_3"
+    )
     p.check("across_unchanged", f"mov eax, {TARGET + 0xFF8}\nmov rbx, [rax]", bx=0x1111111111111111)
-    p.check("across_fetch", f"mov rdi, {end - 1:#x}\nmov byte ptr [rdi], 0x0f\njmp rdi", vector=PF, error=E_I, cr2=end, ip=end - 1)
+    p.check(
+        "across_fetch",
+        f"mov rdi, {end - 1:#x}\nmov byte ptr [rdi], 0x0f\njmp rdi",
+        vector=PF,
+        error=E_I,
+        cr2=end,
+        ip=end - 1,
+    )
     p.check(
         "across_rep", f"mov rdi, {end - 16:#x}\nmov ecx, 4\nacross_4: rep stosq es:[rdi], rax", vector=PF, error=E_W, cr2=end,
         ip="across_4", di=end, cx=2,
     )  # fmt: skip
     p.asm(put(PT_T, 0) + put(PT_T + 8, TARGET + 7) + FLUSH)
-    p.check("across_first", f"mov rdi, {end - 4:#x}\nacross_5: mov rbx, [rdi]", vector=PF, error=0, cr2=end - 4, ip="across_5")
+    p.check(
+        "across_first",
+        f"mov rdi, {end - 4:#x}\nacross_5: mov rbx, [rdi]",
+        vector=PF,
+        error=0,
+        cr2=end - 4,
+        ip="across_5",
+    )
     # ---- what reads and writes is a write, also where it happens not to write (SDM 3, 4.7)
     p.asm("mov rax, cr0\nor eax, 0x10000\nmov cr0, rax\n" + GOOD + put(PT_T, TARGET + 1) + FLUSH)
     for name, before, code in (
@@ -360,7 +398,14 @@ def single(p: Program) -> None:
         ("cmpxchg8b", "mov eax, 0x12345", "cmpxchg8b [rdi + 32]"), ("not", "", "not dword ptr [rdi + 32]"),
         ("sgdt", "", "sgdt [rdi + 32]"), ("fnstcw", "", "fnstcw [rdi + 32]"), ("setc", "", "setb byte ptr [rdi + 32]"),
     ):  # fmt: skip
-        p.check(f"write_by_{name}", f"mov rdi, {VA:#x}\n{before}\nwrite_by_{name}: {code}", vector=PF, error=E_P | E_W, cr2=VA + 32, ip=f"write_by_{name}")
+        p.check(
+            f"write_by_{name}",
+            f"mov rdi, {VA:#x}\n{before}\nwrite_by_{name}: {code}",
+            vector=PF,
+            error=E_P | E_W,
+            cr2=VA + 32,
+            ip=f"write_by_{name}",
+        )
     p.check("read_by_cmp", f"mov rdi, {VA:#x}\ncmp dword ptr [rdi + 32], 0")
     p.check("read_by_bt", f"mov rdi, {VA:#x}\nbt dword ptr [rdi + 32], 0")
     # ---- translations that are kept: what INVLPG and CR3 drop, and that no fault comes from a stale one (SDM 3, 4.10.4)
@@ -376,16 +421,27 @@ def single(p: Program) -> None:
     p.asm("mov rax, cr4\nor eax, 0x80\nmov cr4, rax\n" + put(PT_T, TARGET + 0x107) + FLUSH + touch + put(PT_T, 0))
     p.asm(f"mov rdi, {VA:#x}\ninvlpg [rdi]\n")
     p.check("invlpg_global", touch, vector=PF, error=0, cr2=VA + 32)
-    p.asm(put(PT_T, TARGET + 0x107) + FLUSH + touch + put(PT_T, 0) + "mov rax, cr4\nand eax, 0xffffff7f\nmov cr4, rax\n")
+    p.asm(
+        put(PT_T, TARGET + 0x107) + FLUSH + touch + put(PT_T, 0) + "mov rax, cr4\nand eax, 0xffffff7f\nmov cr4, rax\n"
+    )
     p.check("clearing_pge_drops_global", touch, vector=PF, error=0, cr2=VA + 32)
-    p.asm(put(PT_T, TARGET + 7) + FLUSH + f"mov rdi, {VA:#x}\nmov byte ptr [rdi + 32], 1\n" + put(PT_T, TARGET + 7) + FLUSH + touch)
+    p.asm(
+        put(PT_T, TARGET + 7)
+        + FLUSH
+        + f"mov rdi, {VA:#x}\nmov byte ptr [rdi + 32], 1\n"
+        + put(PT_T, TARGET + 7)
+        + FLUSH
+        + touch
+    )
     p.check("dirty_again", f"mov rdi, {VA:#x}\nmov byte ptr [rdi + 32], 1\nmov eax, [{PT_T}]\nand eax, 0x60", ax=0x60)
     # ---- implicit accesses to descriptors are the supervisor's, whatever CPL is (SDM 3, 4.6); SMAP forbids them user pages
     ldt = VA + 0x100
     low, high_half = descriptor(ldt & 0xFFFFFFFF, 0xFF, 0x82), ldt >> 32
     p.set_descriptor(FIRST_FREE, low)
     p.set_descriptor(FIRST_FREE + 8, high_half)
-    p.asm(GOOD + FLUSH + f"mov rdi, {ldt:#x}\nmov rax, [gdt + 0x20]\nmov [rdi + 8], rax\nmov eax, {FIRST_FREE}\nlldt ax\n")
+    p.asm(
+        GOOD + FLUSH + f"mov rdi, {ldt:#x}\nmov rax, [gdt + 0x20]\nmov [rdi + 8], rax\nmov eax, {FIRST_FREE}\nlldt ax\n"
+    )
     p.asm(f"mov dword ptr [{USER_CODE + 64}], 0x0fb8\nmov dword ptr [{USER_CODE + 68}], 0x30cdd88e\n")
     p.asm(f"mov byte ptr [{USER_CODE + 68}], 0\nmov dword ptr [{USER_CODE + 69}], 0x30cdd88e\n")
     load = f"mov eax, {USER_CODE + 64}\njmp cross_user\n"  # mov eax, 0xf; mov ds, eax
@@ -393,7 +449,11 @@ def single(p: Program) -> None:
         ("supervisor", TARGET + 3, False, DONE, 0), ("user", TARGET + 7, False, DONE, 0), ("absent", 0, False, PF, 0),
         ("smap_supervisor", TARGET + 3, True, DONE, 0), ("smap_user", TARGET + 7, True, PF, E_P),
     ):  # fmt: skip
-        p.asm(put(PT_T, entry) + FLUSH + f"mov rax, cr4\n{'or eax, 0x200000' if smap else 'and eax, 0xffdfffff'}\nmov cr4, rax\n")
+        p.asm(
+            put(PT_T, entry)
+            + FLUSH
+            + f"mov rax, cr4\n{'or eax, 0x200000' if smap else 'and eax, 0xffdfffff'}\nmov cr4, rax\n"
+        )
         more = {"cr2": ldt + 8, "ip": USER_CODE + 69} if vector == PF else {"ds": 0xF}
         p.attempt("push 0x40002\npopfq\n" + load)
         p.verify(f"implicit_{name}", vector=vector, error=error, **more)

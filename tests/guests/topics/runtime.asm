@@ -25,6 +25,10 @@ start32:
     mov fs, eax
     mov gs, eax
     mov %sp, STACK
+    mov %di, IDT
+    mov ecx, 1024
+    xor eax, eax
+    rep stosd es:[%di], eax
     mov %di, STUBS                          # 256 times: push the vector, push `common`, ret
     mov %bx, IDT
     xor ecx, ecx

@@ -4,8 +4,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tests.guests.topics.program import (
-    CODE0, CODE3, DATA0, DATA3, DONE, FIRST_FREE, GP, NONE, NP, SCRATCH, SS, UD, Program, descriptor, far,
+    CODE0,
+    CODE3,
+    DATA0,
+    DATA3,
+    DONE,
+    FIRST_FREE,
+    GP,
+    NONE,
+    NP,
+    SCRATCH,
+    SS,
+    UD,
+    Program,
+    descriptor,
+    far,
 )  # fmt: skip
 
 F = FIRST_FREE
@@ -77,7 +93,7 @@ def program() -> Program:
                 at = f"load{cpl}_{register}_{name}"
                 fine = NONE if cpl == 0 else DONE
                 vector, error = wanted or (fine, 0)
-                extra = {} if wanted is None else {"ip": at}
+                extra: dict[str, Any] = {} if wanted is None else {"ip": at}
                 if wanted is None and register == "ds":
                     extra["ds"] = selector
                 back = "mov ebx, 0x10\nmov ss, ebx\n" if register == "ss" and cpl == 0 else ""
@@ -100,11 +116,16 @@ def program() -> Program:
         "mov ebx, 0x10\nmov es, ebx\n", ax=0x93,
     )  # fmt: skip
     p.check("not_accessed", f"movzx eax, byte ptr [gdt + {ABSENT + 5}]", ax=0x12)
-    p.check("lds", f"mov ebx, far_1\n.byte 0xc4, 0x0b\nmov eax, es\nmov ebx, 0x10\nmov es, ebx\n", ax=DATA3, cx=0x12345678)
+    p.check(
+        "lds", "mov ebx, far_1\n.byte 0xc4, 0x0b\nmov eax, es\nmov ebx, 0x10\nmov es, ebx\n", ax=DATA3, cx=0x12345678
+    )
     p.data(f"far_1: .long 0x12345678\n.word {DATA3}\nfar_2: .long 0x12345678\n.word 0x200\n")
-    p.check("les_bad", "mov ecx, 7\nmov ebx, far_2\nles_1: .byte 0xc4, 0x0b\n", vector=GP, error=0x200, cx=7, ip="les_1")
+    p.check(
+        "les_bad", "mov ecx, 7\nmov ebx, far_2\nles_1: .byte 0xc4, 0x0b\n", vector=GP, error=0x200, cx=7, ip="les_1"
+    )
     p.check("lfs", "mov ebx, far_1\n.byte 0x0f, 0xb4, 0x0b\nmov eax, fs\n", ax=DATA3, cx=0x12345678)
     p.check("les_register", "les_2: .byte 0xc4, 0xc0, 0x90, 0x90, 0x90\n", vector=UD, ip="les_2")
+
     # ---- limits and types
     def use(name: str, selector: int, instruction: str, vector: int = NONE, error: int = 0, **more: int | str) -> None:
         at = p.label("use")
@@ -127,7 +148,9 @@ def program() -> Program:
             if selector == EX_SMALL:
                 continue
             fine = good and not (selector == RO_SMALL and access == "write")
-            instruction = f"mov ebx, es:[{offset:#x}]" if access == "read" else f"mov dword ptr es:[{offset:#x}], 0x5a5a5a5a"
+            instruction = (
+                f"mov ebx, es:[{offset:#x}]" if access == "read" else f"mov dword ptr es:[{offset:#x}], 0x5a5a5a5a"
+            )
             use(f"{name}_{access}", selector, instruction, *(() if fine else (GP, 0)))
     use("one_byte", BYTE, "movzx ebx, byte ptr es:[0]", bx=0x5A)
     use("one_byte_over", BYTE, "movzx ebx, byte ptr es:[1]", GP)
@@ -149,8 +172,8 @@ def program() -> Program:
     p.check("write_cs", "wcs: mov cs:[boot_magic], eax", vector=GP, error=0, ip="wcs")
     # ---- code segments: the end of the segment
     p.check("far_jump_small", far(0xEA, 0x1F0000, CODE_SMALL), vector=GP, error=0)
-    for at in (0x1F0000, 0x1F0010):  # for an emulator that goes on there
-        p.asm(f"mov dword ptr [{at}], {0x00CD | DONE << 8:#x}\n")
+    for where in (0x1F0000, 0x1F0010):  # for an emulator that goes on there
+        p.asm(f"mov dword ptr [{where}], {0x00CD | DONE << 8:#x}\n")
     p.asm("mov dword ptr [0x1efffc], 0x90909090\n")
     p.check(
         "fetch_over", far(0xEA, 0x1EFFFE, CODE_SMALL), vector=GP, error=0, ip=0x1F0000, cs=CODE_SMALL,
@@ -159,7 +182,9 @@ def program() -> Program:
     p.check("fetch_across", far(0xEA, 0x1EFFFC, CODE_SMALL), vector=GP, error=0, ip=0x1EFFFF, cs=CODE_SMALL)
     near = "near_over: jmp 0x1f0000\n"
     p.data(near + "near_call: mov ebx, esp\nnear_call_at: call 0x1f0010\n")
-    p.data("near_ret: mov ebx, esp\npush 0x1F0000\nnear_ret_at: ret\nnear_jcc: cmp eax, eax\nnear_jcc_at: je 0x1f0000\n")
+    p.data(
+        "near_ret: mov ebx, esp\npush 0x1F0000\nnear_ret_at: ret\nnear_jcc: cmp eax, eax\nnear_jcc_at: je 0x1f0000\n"
+    )
     p.data("near_indirect: mov eax, 0x1F0000\nnear_indirect_at: jmp eax\n")
     p.check("near_jump_over", far(0xEA, "near_over", CODE_SMALL), vector=GP, error=0, ip="near_over", cs=CODE_SMALL)
     p.check("near_call_over", far(0xEA, "near_call", CODE_SMALL), vector=GP, error=0, ip="near_call_at")
@@ -173,12 +198,30 @@ def program() -> Program:
         ("dpl3_rpl3", CODE3, CODE3 & ~3, GP), ("ldt", LDT_SEL, LDT_SEL, GP), ("interrupt_gate", INTGATE, INTGATE, GP),
         ("in_no_ldt", 4, 4, GP),
     ):  # fmt: skip
-        p.check(f"jump_{name}", f"jump_{name}_at: " + far(0xEA, "jumped", selector), vector=vector, error=error, ip=f"jump_{name}_at")
-        p.check(f"call_{name}", f"call_{name}_at: " + far(0x9A, "jumped", selector), vector=vector, error=error, ip=f"call_{name}_at")
+        p.check(
+            f"jump_{name}",
+            f"jump_{name}_at: " + far(0xEA, "jumped", selector),
+            vector=vector,
+            error=error,
+            ip=f"jump_{name}_at",
+        )
+        p.check(
+            f"call_{name}",
+            f"call_{name}_at: " + far(0x9A, "jumped", selector),
+            vector=vector,
+            error=error,
+            ip=f"call_{name}_at",
+        )
     p.data(f"jumped: mov eax, cs\nint {DONE:#x}\n")
     p.check("jump_conforming", far(0xEA, "jumped", CONF), vector=DONE, cs=CONF)
     p.check("jump_conforming_rpl3", far(0xEA, "jumped", CONF | 3), vector=DONE, cs=CONF)
-    p.check("call_far", "mov ebx, esp\n" + far(0x9A, "called", CODE0) + "call_far_next: nop", bx=8, cx="call_far_next", dx=CODE0)
+    p.check(
+        "call_far",
+        "mov ebx, esp\n" + far(0x9A, "called", CODE0) + "call_far_next: nop",
+        bx=8,
+        cx="call_far_next",
+        dx=CODE0,
+    )
     p.data("called: sub ebx, esp\nmov ecx, [esp]\nmov edx, [esp + 4]\nmovzx edx, dx\nretf\n")
     for name, selector, vector, error in (
         ("conforming", CONF, DONE, 0), ("code0", CODE0, GP, CODE0), ("code3", CODE3, DONE, 0),
@@ -236,13 +279,17 @@ def program() -> Program:
     # ---- the LDT
     p.asm(f"mov dword ptr [{s + 0x8000}], {descriptor(s, 0xFFF, 0x92, 4) & 0xFFFFFFFF:#x}\n")
     p.asm(f"mov dword ptr [{s + 0x8004}], {descriptor(s, 0xFFF, 0x92, 4) >> 32:#x}\n")
-    p.check("lldt", f"mov eax, {LDT_SEL}\nlldt ax\nmov eax, 4\nmov es, eax\nmov ebx, es:[0x10]\nsldt eax", bx=0x5A5A5A5A)
+    p.check(
+        "lldt", f"mov eax, {LDT_SEL}\nlldt ax\nmov eax, 4\nmov es, eax\nmov ebx, es:[0x10]\nsldt eax", bx=0x5A5A5A5A
+    )
     p.check("ldt_beyond", "mov eax, 0x14\nldt_b: mov es, eax", vector=GP, error=0x14, ip="ldt_b")
     p.check("ldt_last", "mov eax, 0x0c\nldt_c: mov es, eax", vector=NP, error=0x0C, ip="ldt_c")
     for name, selector, vector, error in (
         ("data", DATA0, GP, DATA0), ("ldt_bit", LDT_SEL | 4, GP, LDT_SEL | 4), ("beyond", 0x200, GP, 0x200),
     ):  # fmt: skip
-        p.check(f"lldt_{name}", f"mov eax, {selector}\nlldt_{name}: lldt ax", vector=vector, error=error, ip=f"lldt_{name}")
+        p.check(
+            f"lldt_{name}", f"mov eax, {selector}\nlldt_{name}: lldt ax", vector=vector, error=error, ip=f"lldt_{name}"
+        )
     p.check("lldt_null", "xor eax, eax\nlldt ax\nmov eax, 4\nldt_d: mov es, eax", vector=GP, error=4, ip="ldt_d")
     p.user("lldt_user", "xor eax, eax\nlldt_u: lldt ax", vector=GP, error=0, ip="lldt_u")
     p.user("sldt_user", "sldt ax")
