@@ -30,6 +30,7 @@ from pyemu.cpu.mode import (
     CR4_OSXSAVE,
     CR4_SMAP,
     CR4_TSD,
+    CR4_UMIP,
     EFER_LMA,
     EFER_LME,
 )
@@ -231,7 +232,9 @@ def write_cr4(s: State, value: int) -> int:
 
 
 def smsw(s: State) -> int:
-    """VALUE = CR0; allowed at any privilege (UMIP is not announced)."""
+    """VALUE = CR0; at any privilege, unless CR4.UMIP."""
+    if s[CPL] and s[CR4] & CR4_UMIP:
+        return raise_fault(s, GP, 0)
     s[VALUE] = s[CR0]
     return 0
 

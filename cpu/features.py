@@ -77,7 +77,9 @@ IMPLEMENTED = frozenset(
     # x86-64-v2 and what surrounds it
     "fpu de pse tsc msr pae cx8 apic sep mtrr pge cmov pat pse36 clflush mmx fxsr sse sse2 ss pni ssse3 cx16 pcid"
     " sse4.1 sse4.2 x2apic movbe popcnt tsc-deadline xsave hypervisor arat fsgsbase smep erms invpcid smap xsaveopt"
-    " xsavec xgetbv1 lahf-lm 3dnowprefetch syscall nx mmxext pdpe1gb rdtscp lm invtsc".split()
+    " xsavec xgetbv1 lahf-lm 3dnowprefetch syscall nx mmxext pdpe1gb rdtscp lm invtsc"
+    # further instructions of general registers, and system features
+    " abm adx clflushopt cldemote clwb fsrm rdpid rdrand rdseed umip wbnoinvd".split()
 )
 
 # What a feature can't be without; those that everything needs are left out.
@@ -86,7 +88,7 @@ _NEEDS = {
     "aes": "sse2", "pclmulqdq": "sse2", "sha-ni": "sse2", "gfni": "sse2", "mmxext": "mmx",
     "xsaveopt": "xsave", "xsavec": "xsave", "xgetbv1": "xsave", "xsaves": "xsave", "mpx": "xsave",
     "avx": "xsave sse4.2", "f16c": "avx", "fma": "avx", "avx2": "avx", "avx-vnni": "avx2", "xop": "avx", "fma4": "avx",
-    "vaes": "avx aes", "vpclmulqdq": "avx pclmulqdq", "bmi1": "avx", "bmi2": "avx",
+    "vaes": "avx aes", "vpclmulqdq": "avx pclmulqdq",
     "avx512f": "avx2 fma f16c", "avx512cd": "avx512f", "avx512dq": "avx512f", "avx512bw": "avx512f",
     "avx512vl": "avx512f", "avx512ifma": "avx512f", "avx512vbmi": "avx512bw", "avx512vbmi2": "avx512bw",
     "avx512bitalg": "avx512bw", "avx512vnni": "avx512f", "avx512-vpopcntdq": "avx512f", "avx512-bf16": "avx512bw",

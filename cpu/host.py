@@ -55,6 +55,9 @@ class Host(Protocol):
     def read_tsc(self) -> int:
         """The machine's time-stamp counter, before TSC_OFFSET."""
 
+    def random_bits(self) -> int:
+        """64 bits for RDRAND and RDSEED."""
+
 
 # Callbacks of native code, in the order of State[HOST_CALLS + n]: all take and return 64-bit words.
 CALL_MMIO_READ, CALL_MMIO_WRITE, CALL_PORT_READ, CALL_PORT_WRITE, CALL_SERVICE = range(5)

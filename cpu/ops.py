@@ -47,6 +47,7 @@ class Row:
     ends_block: bool = False  # control leaves, or what follows may see another mode, mapping or interrupt state
     sizes: tuple[int, ...] = ()  # operand sizes when no operand says so
     feature: str = ""  # CPUID feature that announces it, or two ("avx aes"); #UD without (names: features.py)
+    prefix_ignored: bool = False  # without the feature it is what the bytes mean without their prefix (LZCNT: BSR)
     sets_rip: bool = False  # the mechanism it calls sets RIP in every case (far transfers, IRET, SYSCALL, INT)
     extra: tuple[Any, ...] = ()  # static arguments passed to the function after the operands (condition code ...)
     rare: bool = False  # few guests execute it: native code is made when one does

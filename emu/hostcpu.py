@@ -15,6 +15,7 @@ from pyemu.clock import Clock
 from pyemu.cpu.state import EXIT_REQUEST, IRQ_PENDING, State
 from pyemu.devices.interfaces import LocalApic
 from pyemu.memory import GuestRam
+from pyemu.outside import Outside
 
 _ALL_ONES = {1: 0xFF, 2: 0xFFFF, 4: 0xFFFF_FFFF, 8: 0xFFFF_FFFF_FFFF_FFFF}
 NO_VECTOR = -1
@@ -32,6 +33,7 @@ class HostCpu:
         ram: GuestRam,
         apic: LocalApic,
         clock: Clock,
+        outside: Outside,
     ) -> None:
         self._s = s
         self._lock = lock
@@ -40,6 +42,7 @@ class HostCpu:
         self._ram = ram
         self._apic = apic
         self._clock = clock
+        self._outside = outside
         self.failure: Exception | None = None
         # Set by whoever wants to know how often Python is called, and by which device (see `count_calls`).
         self.calls: dict[str, int] = {}
@@ -156,3 +159,6 @@ class HostCpu:
 
     def read_tsc(self) -> int:
         return self._clock.read_tsc()
+
+    def random_bits(self) -> int:
+        return int.from_bytes(self._outside.random_bytes(8), "little")

@@ -153,7 +153,9 @@ class Machine:
             with_bios=config.bios is not None,
         )
         board = self.board
-        self.host = HostCpu(self.state, self._lock, board.ports, board.mmio, self.ram, board.apic, self.clock)
+        self.host = HostCpu(
+            self.state, self._lock, board.ports, board.mmio, self.ram, board.apic, self.clock, self.outside
+        )
         if config.log_items:
             self.host.on_interrupt = self._log_interrupt
         self.loop = RunLoop(

@@ -26,6 +26,7 @@ from pyemu.cpu.decode.tables import (
     D_FEATURE2,
     D_IMM,
     D_IMM2,
+    D_INSTEAD,
     D_LOCK,
     D_MOFFS,
     D_OP,
@@ -280,7 +281,10 @@ def decode(s: State, rip: int, linear: int, mode64: int, default32: int) -> int:
         return undefined(s)
     description = DESCRIPTION[form]
     if has_feature(s, (description >> D_FEATURE) & 0xFF) & has_feature(s, (description >> D_FEATURE2) & 0xFF) == 0:
-        return undefined(s)
+        form = (description >> D_INSTEAD) & 0xFFFF
+        if form == 0:
+            return undefined(s)
+        description = DESCRIPTION[form]
     if prefixes & P_LOCK:
         if description & D_LOCK == 0:
             return undefined(s)

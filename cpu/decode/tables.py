@@ -55,6 +55,7 @@ D_MOFFS = 1 << 20  # IMM is an address of the address size
 D_LOCK = 1 << 21  # LOCK is allowed
 D_REP = 1 << 22  # F3 and F2 mean repetition
 D_FEATURE, D_FEATURE2 = 24, 32  # numbers of the CPU features that announce it (features.py); 0: none
+D_INSTEAD = 40  # 16 bits: the form that it is without them; 0: none, #UD
 
 # MODRM: does the opcode have a ModRM byte?
 HAS_MODRM = 1
@@ -167,6 +168,17 @@ def describe(form: Form) -> int:
     return word | first << D_FEATURE | second << D_FEATURE2
 
 
+def _instead(form: Form, by_opcode: dict[int, list[Form]], encodings: Sequence[Encoding]) -> int:
+    """The form of the same bytes without mandatory prefix, for a row that says so."""
+    if not form.row.prefix_ignored:
+        return 0
+    encoding = encodings[form.number]
+    for other in by_opcode[encoding.map * 256 + encoding.opcode]:
+        if not encodings[other.number].prefix and (other.size, other.is_memory) == (form.size, form.is_memory):
+            return other.number
+    raise ValueError(f"{form.row.encoding} ({form.row.name}): nothing there without the prefix")
+
+
 def _run(forms: Sequence[Form], encodings: Sequence[Encoding], plus: bool) -> tuple[Candidate, ...]:
     """The candidates among forms that all apply: most specific first, rows that name their prefix before others."""
     candidates = []
@@ -226,7 +238,7 @@ def build(forms: Sequence[Form]) -> Tables:
         array("H", [c[1] for c in flat]),
         array("H", [c[2] for c in flat]),
         modrm,
-        array("Q", [describe(form) for form in forms]),
+        array("Q", [describe(form) | _instead(form, by_opcode, encodings) << D_INSTEAD for form in forms]),
     )
 
 

@@ -1,4 +1,8 @@
-"""Integer addition, subtraction, logic, comparison and exchange, and the decimal adjustments (SDM 2, chapters 3-5)."""
+"""Integer addition, subtraction, logic, comparison and exchange, and the decimal adjustments (SDM 2, chapters 3-5).
+
+Flags that the SDM leaves undefined are what AMD's Zen 4 leaves: logic clears AF; the adjustments set the flags of the
+addition or subtraction that they consist of.
+"""
 
 from __future__ import annotations
 
@@ -41,6 +45,17 @@ def sbb(i: Instruction, dst: Operand, src: Operand) -> None:
     result = a - b - borrow.zext(a.width)
     write(result)
     i.flags_sub(a, b, result, borrow)
+
+
+@op("66 0F 38 F6 /r", "Gy,Ey", flags="m", feature="adx", name="adcx", extra=("cf",))
+@op("F3 0F 38 F6 /r", "Gy,Ey", flags="m", feature="adx", name="adox", extra=("of",))
+def add_with_flag(i: Instruction, dst: Operand, src: Operand, flag: str) -> None:
+    """Addition with a carry that only CF or only OF holds."""
+    a, b = i.read(dst), i.read(src)
+    carry = i.cf() if flag == "cf" else i.of()
+    result = a + b + carry.zext(a.width)
+    i.write(dst, result)
+    i.flags_only(**{flag: result.ult(a) | (carry & result.eq(a))})
 
 
 def and_(i: Instruction, dst: Operand, src: Operand) -> None:
@@ -191,12 +206,12 @@ def _compare_exchange_pair(i: Instruction, linear: Value, width: int) -> None:
     i.flags_only(zf=equal)
 
 
-@op("W0 0F C7 /1", "Mq", flags="m", lock=True)
+@op("W0 0F C7 /1", "Mq", flags="m", lock=True, feature="cx8")
 def cmpxchg8b(i: Instruction, dst: Operand) -> None:
     _compare_exchange_pair(i, i.address(dst, WRITE), 32)
 
 
-@op("W1 0F C7 /1", "Mdq", flags="m", lock=True, modes="64")
+@op("W1 0F C7 /1", "Mdq", flags="m", lock=True, modes="64", feature="cx16")
 def cmpxchg16b(i: Instruction, dst: Operand) -> None:
     linear = i.address(dst, WRITE)
     i.require_aligned(linear, 16)
@@ -204,9 +219,9 @@ def cmpxchg16b(i: Instruction, dst: Operand) -> None:
 
 
 # ---- decimal adjustment (not in 64-bit mode) -----------------------------------------------------------------
-def _decimal_flags(i: Instruction, result: Value, cf: Value, af: Value) -> None:
+def _decimal_flags(i: Instruction, result: Value, cf: Value, af: Value, of: Value) -> None:
     i.set_state(CC_DST, result.sext(64))
-    i.set_state(CC_SRC, fl.place(cf, fl.CF) | fl.place(af, fl.AF))
+    i.set_state(CC_SRC, fl.place(cf, fl.CF) | fl.place(af, fl.AF) | fl.place(of, fl.OF))
 
 
 def _decimal_correction(i: Instruction, al: Value) -> tuple[Value, Value, Value]:
@@ -220,34 +235,39 @@ def _decimal_correction(i: Instruction, al: Value) -> tuple[Value, Value, Value]
 def daa(i: Instruction) -> None:
     al = i.gpr(RAX, 8)
     correction, low, high = _decimal_correction(i, al)
-    i.set_gpr(RAX, al + correction)
-    _decimal_flags(i, al + correction, high, low)
+    result = al + correction
+    i.set_gpr(RAX, result)
+    _decimal_flags(i, result, high, low, (result & ~al).sign())
 
 
 @op("2F", flags="m", undefined="O", modes="legacy")
 def das(i: Instruction) -> None:
     al = i.gpr(RAX, 8)
     correction, low, high = _decimal_correction(i, al)
-    i.set_gpr(RAX, al - correction)
-    _decimal_flags(i, al - correction, high | (low & al.ult(6)), low)  # subtracting 6 may itself borrow
+    result = al - correction
+    i.set_gpr(RAX, result)
+    # subtracting 6 may itself borrow
+    _decimal_flags(i, result, high | (low & al.ult(6)), low, (al & ~result).sign())
 
 
-def _ascii_adjust(i: Instruction, correct: Callable[[Value, Value], Value]) -> None:
+def _ascii_adjust(i: Instruction, sign: int) -> None:
+    """AX plus or minus 106h, if needed; the flags are those of this 16-bit operation, before AL is cut to a digit."""
     ax = i.gpr(RAX, 16)
     adjust = i.const(9, 16).ult(ax & 0xF) | i.af()
-    result = adjust.select(correct(ax, i.const(0x106, 16)), ax) & 0xFF0F
-    i.set_gpr(RAX, result)
-    _decimal_flags(i, result.trunc(8), adjust, adjust)
+    result = ax + adjust.select(i.const(sign * 0x106, 16), 0)
+    i.set_gpr(RAX, result & 0xFF0F)
+    overflow = (result & ~ax if sign > 0 else ax & ~result).sign()
+    _decimal_flags(i, result, adjust, adjust, overflow)
 
 
 @op("37", flags="m", undefined="OSZP", modes="legacy")
 def aaa(i: Instruction) -> None:
-    _ascii_adjust(i, lambda ax, correction: ax + correction)
+    _ascii_adjust(i, 1)
 
 
 @op("3F", flags="m", undefined="OSZP", modes="legacy")
 def aas(i: Instruction) -> None:
-    _ascii_adjust(i, lambda ax, correction: ax - correction)
+    _ascii_adjust(i, -1)
 
 
 @op("D4", "Ib", flags="w", undefined="OAC", modes="legacy")
@@ -262,6 +282,7 @@ def aam(i: Instruction, base: Operand) -> None:
 @op("D5", "Ib", flags="w", undefined="OAC", modes="legacy")
 def aad(i: Instruction, base: Operand) -> None:
     ax = i.gpr(RAX, 16)
-    result = ax.trunc(8) + ax.bits(8, 8) * i.read(base)
+    low, high = ax.trunc(8), ax.bits(8, 8) * i.read(base)
+    result = low + high
     i.set_gpr(RAX, result.zext(16))
-    i.flags_logic(result)
+    i.flags_add(low, high, result)

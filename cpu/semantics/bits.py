@@ -1,4 +1,4 @@
-"""Bit tests, bit scans, population count, byte swap."""
+"""Bit tests, bit scans and counts, byte swap."""
 
 from __future__ import annotations
 
@@ -57,12 +57,15 @@ for _name, _opcode, _digit, _change in _CHANGES:
 
 
 def _scan(i: Instruction, dst: Operand, source: Value, found: Value) -> None:
-    """Write the index that a scan found; a source of 0 leaves the destination as it was, all 64 bits of it."""
+    """Write the index that a scan found; a source of 0 leaves the destination as it was, all 64 bits of it.
+
+    PF is the index's parity, which the SDM leaves undefined as the other flags that are cleared."""
     if dst.width == 32:
         i.set_register(i.field(dst), source.eq(0).select(i.register(i.field(dst), 64), found.zext(64)))
     else:
         i.write(dst, source.eq(0).select(i.read(dst), found))
-    i.flags_logic(source)
+    i.set_state(CC_DST, source.eq(0).select(i.const(0, 64), found.zext(64) | 0x100))  # bit 8 keeps ZF off
+    i.set_state(CC_SRC, i.const(0, 64))
 
 
 @op("0F BC /r", "Gv,Ev", flags="w", undefined="OSAPC")
@@ -84,6 +87,26 @@ def popcnt(i: Instruction, dst: Operand, src: Operand) -> None:
     # ZF alone: parity is even for a result of 0 and has to be inverted, and odd for the 1 that stands for any other
     i.set_state(CC_DST, source.ne(0).zext(64))
     i.set_state(CC_SRC, fl.place(source.eq(0), fl.PF))
+
+
+def _count(i: Instruction, dst: Operand, source: Value, count: Value) -> None:
+    """LZCNT and TZCNT: CF for a source of 0, ZF for a count of 0; OF stays, the others are cleared."""
+    i.write(dst, count)
+    i.set_state(CC_DST, count.ne(0).zext(64))  # as for POPCNT
+    carry = fl.place(source.eq(0), fl.CF) | fl.place(count.eq(0), fl.PF)
+    i.set_state(CC_SRC, carry | (i.state(CC_SRC) & fl.OF))
+
+
+@op("F3 0F BD /r", "Gv,Ev", flags="m", undefined="OSAP", feature="abm", prefix_ignored=True)
+def lzcnt(i: Instruction, dst: Operand, src: Operand) -> None:
+    source = i.read(src)
+    _count(i, dst, source, source.ctlz())
+
+
+@op("F3 0F BC /r", "Gv,Ev", flags="m", undefined="OSAP", feature="bmi1", prefix_ignored=True)
+def tzcnt(i: Instruction, dst: Operand, src: Operand) -> None:
+    source = i.read(src)
+    _count(i, dst, source, source.cttz())
 
 
 @op("0F C8+r", "Zv")

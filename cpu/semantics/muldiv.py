@@ -1,4 +1,8 @@
-"""Multiplication and division, and their overflow into #DE."""
+"""Multiplication and division, and their overflow into #DE.
+
+Flags that the SDM leaves undefined are what AMD's Zen 4 leaves: multiplication keeps SF, ZF, AF and PF, division keeps
+CF and OF, clears SF, ZF and PF and sets AF.
+"""
 
 from __future__ import annotations
 
@@ -22,25 +26,25 @@ def _set_wide(i: Instruction, low: Value, high: Value) -> None:
         i.set_gpr(RDX, high)
 
 
-@op("F6 /4", "Eb", flags="w", undefined="SZAP")
-@op("F7 /4", "Ev", flags="w", undefined="SZAP")
+@op("F6 /4", "Eb", flags="m", undefined="SZAP")
+@op("F7 /4", "Ev", flags="m", undefined="SZAP")
 def mul(i: Instruction, src: Operand) -> None:
     width = src.width
     product = i.gpr(RAX, width).zext(2 * width) * i.read(src).zext(2 * width)
     low, high = product.trunc(width), product.bits(width, width)
     _set_wide(i, low, high)
-    i.flags_set(low, high.ne(0), high.ne(0))
+    i.flags_only(cf=high.ne(0), of=high.ne(0))
 
 
-@op("F6 /5", "Eb", flags="w", undefined="SZAP", name="imul")
-@op("F7 /5", "Ev", flags="w", undefined="SZAP", name="imul")
+@op("F6 /5", "Eb", flags="m", undefined="SZAP", name="imul")
+@op("F7 /5", "Ev", flags="m", undefined="SZAP", name="imul")
 def imul1(i: Instruction, src: Operand) -> None:
     width = src.width
     product = i.gpr(RAX, width).sext(2 * width) * i.read(src).sext(2 * width)
     low = product.trunc(width)
     _set_wide(i, low, product.bits(width, width))
     lost = product.ne(low.sext(2 * width))
-    i.flags_set(low, lost, lost)
+    i.flags_only(cf=lost, of=lost)
 
 
 def _imul(i: Instruction, dst: Operand, a: Value, b: Value) -> None:
@@ -48,32 +52,38 @@ def _imul(i: Instruction, dst: Operand, a: Value, b: Value) -> None:
     low = product.trunc(a.width)
     i.write(dst, low)
     lost = product.ne(low.sext(2 * a.width))
-    i.flags_set(low, lost, lost)
+    i.flags_only(cf=lost, of=lost)
 
 
-@op("0F AF /r", "Gv,Ev", flags="w", undefined="SZAP", name="imul")
+@op("0F AF /r", "Gv,Ev", flags="m", undefined="SZAP", name="imul")
 def imul2(i: Instruction, dst: Operand, src: Operand) -> None:
     _imul(i, dst, i.read(dst), i.read(src))
 
 
-@op("69 /r", "Gv,Ev,Iz", flags="w", undefined="SZAP", name="imul")
-@op("6B /r", "Gv,Ev,Ibs", flags="w", undefined="SZAP", name="imul")
+@op("69 /r", "Gv,Ev,Iz", flags="m", undefined="SZAP", name="imul")
+@op("6B /r", "Gv,Ev,Ibs", flags="m", undefined="SZAP", name="imul")
 def imul3(i: Instruction, dst: Operand, a: Operand, b: Operand) -> None:
     _imul(i, dst, i.read(a), i.read(b))
 
 
-@op("F6 /6", "Eb", undefined="OSZAPC")
-@op("F7 /6", "Ev", undefined="OSZAPC")
+def _division_flags(i: Instruction) -> None:
+    zero = i.const(0, 1)
+    i.flags_only(sf=zero, zf=zero, pf=zero, af=i.const(1, 1))
+
+
+@op("F6 /6", "Eb", flags="m", undefined="OSZAPC")
+@op("F7 /6", "Ev", flags="m", undefined="OSZAPC")
 def div(i: Instruction, src: Operand) -> None:
     divisor = i.read(src)
     dividend, width = _wide(i, divisor.width), divisor.width
     i.fault_if(divisor.ule(dividend.bits(width, width)), DE)  # the quotient has more than `width` bits, or divisor 0
     long = divisor.zext(2 * width)
     _set_wide(i, dividend.udiv(long).trunc(width), dividend.urem(long).trunc(width))
+    _division_flags(i)
 
 
-@op("F6 /7", "Eb", undefined="OSZAPC")
-@op("F7 /7", "Ev", undefined="OSZAPC")
+@op("F6 /7", "Eb", flags="m", undefined="OSZAPC")
+@op("F7 /7", "Ev", flags="m", undefined="OSZAPC")
 def idiv(i: Instruction, src: Operand) -> None:
     divisor = i.read(src)
     dividend, width = _wide(i, divisor.width), divisor.width
@@ -85,3 +95,4 @@ def idiv(i: Instruction, src: Operand) -> None:
     most = i.const((1 << (width - 1)) - 1, width) + negative.zext(width)
     i.fault_if(most.ult(quotient), DE)
     _set_wide(i, negative.select(-quotient, quotient), dividend.sign().select(-rest, rest))
+    _division_flags(i)

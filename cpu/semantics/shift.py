@@ -2,6 +2,8 @@
 
 Counts are masked to 5 bits (6 for 64-bit operands); a masked count of 0 leaves all flags alone. Shifting by the width
 or more gives 0 in the builder's arithmetic, and so does a "negative" count: that makes the formulas below total.
+Flags that the SDM leaves undefined are what AMD's Zen 4 leaves: shifts set AF, and OF comes for all counts from the
+result as it does for a count of 1.
 """
 
 from __future__ import annotations
@@ -24,7 +26,12 @@ def _shift_flags(i: Instruction, count: Value, result: Value, cf: Value, of: Val
     """All flags after a shift, unless the count is 0."""
     changed = count.ne(0)
     i.set_state(CC_DST, changed.select(result.sext(64), i.state(CC_DST)))
-    i.set_state(CC_SRC, changed.select(fl.place(cf, fl.CF) | fl.place(of, fl.OF), i.state(CC_SRC)))
+    i.set_state(CC_SRC, changed.select(fl.place(cf, fl.CF) | fl.place(of, fl.OF) | fl.AF, i.state(CC_SRC)))
+
+
+def _top_two_differ(value: Value) -> Value:
+    """OF of the right shifts and rotates."""
+    return value.sign() ^ value.bit(value.width - 2)
 
 
 def _rotate_flags(i: Instruction, changed: Value, cf: Value, of: Value) -> None:
@@ -45,7 +52,7 @@ def shr(i: Instruction, dst: Operand, by: Operand) -> None:
     count = _count(i, by, a.width)
     result = a >> count
     write(result)
-    _shift_flags(i, count, result, (a >> (count - 1)).bit(0), a.sign())
+    _shift_flags(i, count, result, (a >> (count - 1)).bit(0), _top_two_differ(result))
 
 
 def sar(i: Instruction, dst: Operand, by: Operand) -> None:
@@ -71,31 +78,34 @@ def ror(i: Instruction, dst: Operand, by: Operand) -> None:
     turn = count & (a.width - 1)
     result = (a >> turn) | (a << (i.const(a.width, a.width) - turn))
     write(result)
-    _rotate_flags(i, count.ne(0), result.sign(), result.sign() ^ result.bit(a.width - 2))
+    _rotate_flags(i, count.ne(0), result.sign(), _top_two_differ(result))
 
 
-def _count_through_carry(i: Instruction, operand: Operand, width: int) -> Value:
-    """The count modulo the bits that turn: the operand's and CF."""
+def _count_through_carry(i: Instruction, operand: Operand, width: int) -> tuple[Value, Value]:
+    """The count modulo the bits that turn, the operand's and CF; and whether it was 0 before."""
     count = _count(i, operand, width)
-    return count.urem(width + 1) if width < 32 else count
+    return count.urem(width + 1) if width < 32 else count, count.ne(0)
 
 
 def rcl(i: Instruction, dst: Operand, by: Operand) -> None:
     a, write = i.modify(dst)
-    count, carry = _count_through_carry(i, by, a.width), i.cf().zext(a.width)
+    count, changed = _count_through_carry(i, by, a.width)
+    carry = i.cf().zext(a.width)
     result = (a << count) | (carry << (count - 1)) | (a >> (i.const(a.width + 1, a.width) - count))
     write(result)
-    out = (a >> (i.const(a.width, a.width) - count)).bit(0)
-    _rotate_flags(i, count.ne(0), out, out ^ result.sign())
+    out = count.eq(0).select(i.cf(), (a >> (i.const(a.width, a.width) - count)).bit(0))
+    _rotate_flags(i, changed, out, out ^ result.sign())
 
 
 def rcr(i: Instruction, dst: Operand, by: Operand) -> None:
     a, write = i.modify(dst)
-    count, carry = _count_through_carry(i, by, a.width), i.cf().zext(a.width)
+    count, changed = _count_through_carry(i, by, a.width)
+    carry = i.cf().zext(a.width)
     left = i.const(a.width, a.width) - count
     result = (a >> count) | (carry << left) | (a << (left + 1))
     write(result)
-    _rotate_flags(i, count.ne(0), (a >> (count - 1)).bit(0), result.sign() ^ result.bit(a.width - 2))
+    out = count.eq(0).select(i.cf(), (a >> (count - 1)).bit(0))
+    _rotate_flags(i, changed, out, _top_two_differ(result))
 
 
 Shift = Callable[[Instruction, Operand, Operand], None]
@@ -119,22 +129,34 @@ for _digit, _function in ((4, shl), (5, shr), (6, shl), (7, sar)):
     _group2(_digit, _function, "A")
 
 
+def _double(i: Instruction, a: Value, b: Value, count: Value) -> tuple[Value, Value, Value]:
+    """The two operands of a double shift and the count; one of 16 bits may be shifted by more, which the SDM leaves
+    undefined: what is shifted in then is the second operand twice."""
+    if a.width > 16:
+        return a, b, count
+    far = i.const(16, 16).ult(count)
+    return far.select(b, a), b, far.select(count - 16, count)
+
+
 @op("0F A4 /r", "Ev,Gv,Ib", flags="m", undefined="OA")
 @op("0F A5 /r", "Ev,Gv,CL", flags="m", undefined="OA")
 def shld(i: Instruction, dst: Operand, src: Operand, by: Operand) -> None:
     a, write = i.modify(dst)
-    count = _count(i, by, a.width)
+    whole = _count(i, by, a.width)
+    first, second, count = _double(i, a, i.read(src), whole)
     left = i.const(a.width, a.width) - count
-    result = (a << count) | (i.read(src) >> left)
+    result = (first << count) | (second >> left)
     write(result)
-    _shift_flags(i, count, result, (a >> left).bit(0), (a ^ result).sign())
+    carry = (a << (whole - 1)).sign()
+    _shift_flags(i, whole, result, carry, carry ^ (a << whole).sign())
 
 
 @op("0F AC /r", "Ev,Gv,Ib", flags="m", undefined="OA")
 @op("0F AD /r", "Ev,Gv,CL", flags="m", undefined="OA")
 def shrd(i: Instruction, dst: Operand, src: Operand, by: Operand) -> None:
     a, write = i.modify(dst)
-    count = _count(i, by, a.width)
-    result = (a >> count) | (i.read(src) << (i.const(a.width, a.width) - count))
+    whole = _count(i, by, a.width)
+    first, second, count = _double(i, a, i.read(src), whole)
+    result = (first >> count) | (second << (i.const(a.width, a.width) - count))
     write(result)
-    _shift_flags(i, count, result, (a >> (count - 1)).bit(0), (a ^ result).sign())
+    _shift_flags(i, whole, result, (a >> (whole - 1)).bit(0), _top_two_differ(result))

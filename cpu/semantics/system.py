@@ -10,12 +10,12 @@ from typing import Any
 
 from pyemu.cpu import control_registers as cr
 from pyemu.cpu import cpuid as cpuid_model
-from pyemu.cpu import flag_changes, fxsave, msr, ports, syscalls
+from pyemu.cpu import flag_changes, fxsave, msr, outside, ports, syscalls
 from pyemu.cpu import flags as fl
 from pyemu.cpu.decode import record as rc
 from pyemu.cpu.instruction import GP, READ, WRITE, Instruction
 from pyemu.cpu.ops import Operand, op
-from pyemu.cpu.state import CPL, FLAGS, HALTED, ICOUNT, RDX, SHADOW, State
+from pyemu.cpu.state import CC_DST, CC_SRC, CPL, FLAGS, HALTED, ICOUNT, RDX, SHADOW, TSC_AUX, State
 from pyemu.cpu.values import Value
 
 END: dict[str, Any] = {"ends_block": True}
@@ -186,8 +186,29 @@ def fence(i: Instruction, unused: Operand) -> None:
 
 
 @op("NP 0F AE /7", "Mb", feature="clflush")
+@op("66 0F AE /7", "Mb", feature="clflushopt", name="clflushopt")
+@op("66 0F AE /6", "Mb", feature="clwb", name="clwb")
 def clflush(i: Instruction, line: Operand) -> None:
     i.load(i.address(line), 8)  # no cache, but the faults of a load
+
+
+# ---- random numbers, processor number ---------------------------------------------------------------------------
+@op("NP 0F C7 /6", "Rv", flags="w", feature="rdrand", name="rdrand")
+@op("66 0F C7 /6", "Rv", flags="w", feature="rdrand", name="rdrand")
+@op("NP 0F C7 /7", "Rv", flags="w", feature="rdseed", name="rdseed")
+@op("66 0F C7 /7", "Rv", flags="w", feature="rdseed", name="rdseed")
+def random(i: Instruction, dst: Operand) -> None:
+    """There is always a number: CF is set, the other flags cleared."""
+    i.call(outside.random)
+    i.write(dst, i.value(dst.width))
+    i.set_state(CC_DST, i.const(1, 64))
+    i.set_state(CC_SRC, i.const(fl.CF, 64))
+
+
+@op("F3 0F C7 /7", "Rq", feature="rdpid", modes="64")
+@op("F3 0F C7 /7", "Rd", feature="rdpid", modes="legacy")
+def rdpid(i: Instruction, dst: Operand) -> None:
+    i.write(dst, i.state(TSC_AUX, dst.width))
 
 
 # ---- saving floating-point and vector state ----------------------------------------------------------------------

@@ -44,3 +44,6 @@ class FakeHost:
 
     def read_tsc(self) -> int:
         return self.tsc
+
+    def random_bits(self) -> int:
+        return 0x0123456789ABCDEF

@@ -526,3 +526,18 @@ def test_high_bytes_need_no_rex(with_shapes: tuple[Form, ...]) -> None:
     assert field(s, rc.REGS, rc.REG, 16) == 8 * GPR + 1
     s, _ = decoded(with_shapes, "4000e0")
     assert field(s, rc.REGS, rc.REG, 16) == 8 * (GPR + 4)
+
+
+def test_a_prefix_without_its_feature_is_ignored() -> None:
+    """F3 0F BD is LZCNT, or BSR to processors that don't know LZCNT."""
+    names = {}
+    for text, code in (("lzcnt", "f30fbdc1"), ("tzcnt", "f3480fbc07")):
+        for announced in (set[str](), {"abm", "bmi1"}):
+            s = state(bytes.fromhex(code))
+            cpuid.configure(s, models.model("max"), announced)
+            assert not decoder.decode(s, 0x100, 0x100, 1, 1)
+            form = build_table().forms[field(s, rc.PACKED, rc.FORM, 16)]
+            names[text, bool(announced)] = form.row.name
+    assert names == {
+        ("lzcnt", False): "bsr", ("lzcnt", True): "lzcnt", ("tzcnt", False): "bsf", ("tzcnt", True): "tzcnt",
+    }  # fmt: skip

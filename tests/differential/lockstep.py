@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from random import Random
 
 from pyemu import Machine
 from pyemu.cpu import flags
@@ -35,16 +36,16 @@ def difference(a: State, b: State) -> list[str]:
 
 @contextmanager
 def machines(backends: list[str], **options: object) -> Iterator[list[Machine]]:
-    """One machine a back end, all alike otherwise: counted time, fixed wall clock."""
+    """One machine a back end, all alike otherwise: counted time, fixed wall clock, the same random numbers."""
     from pyemu.config import Icount
 
     with ExitStack() as stack:
-        yield [
-            stack.enter_context(
-                Machine(accelerator=name, icount=Icount(shift=4), wall_start_ns=10**18, **options)  # type: ignore[arg-type]
-            )
-            for name in backends
-        ]
+        group = []
+        for name in backends:
+            machine = Machine(accelerator=name, icount=Icount(shift=4), wall_start_ns=10**18, **options)  # type: ignore[arg-type]
+            machine.outside.random_bytes = Random(1).randbytes  # type: ignore[method-assign]
+            group.append(stack.enter_context(machine))
+        yield group
 
 
 def compare(group: list[Machine], step: int, steps: int) -> int:

@@ -113,6 +113,9 @@ class NoDevices:
     def read_tsc(self) -> int:
         return 0
 
+    def random_bits(self) -> int:
+        return 0x0123456789ABCDEF
+
 
 class Machine:
     """pyemu: flat segments, no paging, CPL 0 (64-bit mode without paging exists only here). 16 bits are real mode."""

@@ -202,7 +202,7 @@ FLAG_LETTERS = {"O": fl.OF, "S": fl.SF, "Z": fl.ZF, "A": fl.AF, "P": fl.PF, "C":
 
 
 def defined_flags(form: Form) -> int:
-    """The flags that have a defined value after an instruction."""
+    """The flags that the SDM defines after an instruction, for judges that are no Zen 4."""
     mask = fl.ARITHMETIC
     for letter in form.row.undefined:
         mask &= ~FLAG_LETTERS[letter]
@@ -215,7 +215,7 @@ def check(text: str, given: Operands, backends: tuple[str, ...] = BACKENDS) -> N
     theirs = run_host(code, given)
     for backend in backends:
         ours, form = run_pyemu(code, given, backend)
-        found = ours.differences(theirs, defined_flags(form))
+        found = ours.differences(theirs, fl.ARITHMETIC)  # also those that the SDM leaves undefined
         assert not found, f"{text} ({code.hex(' ')}, {form.name}): {backend} != host\n{found}\nfrom {given}"
 
 

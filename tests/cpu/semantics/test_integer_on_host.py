@@ -85,7 +85,10 @@ SHIFTS = [
 ]
 SHIFTS += [f"{name} {a}, {b}, {c}" for name in ("shld", "shrd") for c in ("1", "5", "cl", "13")
            for a, b in (("eax", "edx"), ("rax", "rdx"), ("dword ptr [rdi + 3]", "ebx"), ("qword ptr [rdi]", "rbx"))]  # fmt: skip
-SHIFTS += [f"{name} ax, dx, {c}" for name in ("shld", "shrd") for c in ("1", "7", "15")]
+SHIFTS += [f"{name} {a}, dx, {c}" for name in ("shld", "shrd") for c in ("1", "7", "15", "16", "17", "21", "31", "cl")
+           for a in ("ax", "word ptr [rdi + 3]")]  # fmt: skip
+SHIFTS += [f"{name} {a}, {c}" for name in ("rcl", "rcr", "rol", "shl", "sar") for a, c in
+           (("al", "9"), ("al", "18"), ("al", "8"), ("bl", "27"), ("ax", "16"), ("bx", "17"), ("eax", "31"), ("rax", "63"))]  # fmt: skip
 
 MULTIPLY = [f"{name} {place}" for name in ("mul", "imul") for place in _PLACES]
 MULTIPLY += [f"imul {a}, {b}" for a, b in _PAIRS if a[0] != "[" and "ptr" not in a and a not in ("al", "ah", "bl")]
@@ -94,11 +97,14 @@ MULTIPLY += ["imul eax, ecx, -77", "imul rax, qword ptr [rdi], 0x1234567", "imul
 BITS = [f"{name} {a}, {b}" for name in "bt bts btr btc".split() for a, b in
         (("ax", "cx"), ("eax", "ecx"), ("rax", "rcx"), ("rax", "43"), ("eax", "31"), ("dword ptr [rdi + 4]", "27"),
          ("qword ptr [rdi + 8]", "61"), ("word ptr [rdi + 1]", "9"))]  # fmt: skip
-BITS += [f"{name} {a}, {b}" for name in "bsf bsr popcnt".split() for a, b in
+BITS += [f"{name} {a}, {b}" for name in "bsf bsr popcnt lzcnt".split() for a, b in
          (("ax", "cx"), ("eax", "ecx"), ("rax", "rcx"), ("rdx", "qword ptr [rdi]"), ("ebx", "dword ptr [rdi + 1]"))]  # fmt: skip
 BITS += [f"crc32 {a}, {b}" for a, b in
          (("eax", "cl"), ("eax", "cx"), ("eax", "ecx"), ("rax", "rcx"), ("edx", "byte ptr [rdi + 1]"), ("rdx", "qword ptr [rdi]"))]  # fmt: skip
 BITS += ["movnti [rdi], eax", "movnti [rdi + 8], rcx"]
+BITS += [f"{name} {a}, {b}" for name in ("adcx", "adox") for a, b in
+         (("eax", "ecx"), ("rax", "rcx"), ("edx", "dword ptr [rdi + 1]"), ("rdx", "qword ptr [rdi]"), ("rcx", "rcx"))]  # fmt: skip
+BITS += [f"{name} [rdi + 1]" for name in ("clflush", "clflushopt", "clwb", "prefetchw")]
 
 
 @pytest.mark.parametrize("text", ALU + MOVES + SHIFTS + MULTIPLY + BITS)
