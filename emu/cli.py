@@ -81,6 +81,7 @@ OPTIONS = (
     Option(("no-shutdown",), "", "stop instead of ending when the guest powers off"),
     Option(("S",), "", "don't start the guest before the monitor's cont"),
     Option(("icount",), "N", "count time in instructions of 2^N ns: N or shift=N[,sleep=on|off]"),
+    Option(("seed",), "N", "make the guest's random numbers (RDRAND) the same in each run"),
     Option(("d",), "LIST", f"log: {_known(ITEMS)}"),
     Option(("D",), "FILE", "write the log to FILE"),
 )
@@ -223,7 +224,7 @@ def make_config(options: Arguments) -> MachineConfig:
     for name in ("display", "vga"):
         if options.get(name) != "none":
             raise UsageError(f"-{name} {options.text(name)} is not supported (known: none)")
-    icount = options.get("icount")
+    icount, seed = options.get("icount"), options.get("seed")
     config = MachineConfig(
         memory=_memory(options.text("m")),
         machine=machine,
@@ -243,6 +244,7 @@ def make_config(options: Arguments) -> MachineConfig:
         paused="S" in options,
         unpack_kernel="unpack-kernel" in options,
         name=options.text("name"),
+        seed=_integer(seed, "-seed", 0, 2**64 - 1) if seed is not None else None,
         log_items=parse_items(options.text("d")),
         log_file=options.get("D"),
     )

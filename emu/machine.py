@@ -77,7 +77,7 @@ class Machine:
             self.platform,
         )
         self.log = Log(config.log_items, config.log_file)
-        self.outside = Outside()
+        self.outside = Outside(config.seed)
         self._lock = threading.RLock()
         self._cond = threading.Condition(self._lock)
         self._stopped = threading.Event()

@@ -10,10 +10,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from random import Random
 
 
 class Outside:
-    """The live host."""
+    """The live host; with a seed, random bytes are the same in each run."""
+
+    def __init__(self, seed: int | None = None) -> None:
+        self._random = None if seed is None else Random(seed)
 
     def monotonic_ns(self) -> int:
         return time.monotonic_ns()
@@ -23,7 +27,7 @@ class Outside:
         return time.time_ns()
 
     def random_bytes(self, length: int) -> bytes:
-        return os.urandom(length)
+        return os.urandom(length) if self._random is None else self._random.randbytes(length)
 
     def input(self, source: str, data: bytes, deliver: Callable[[bytes], None]) -> None:
         """Bytes from the host for the guest's device behind `source` (called with the device lock held)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from random import Random
+from typing import Any
 
 from pyemu import Machine
 from pyemu.cpu import flags
@@ -40,12 +40,8 @@ def machines(backends: list[str], **options: object) -> Iterator[list[Machine]]:
     from pyemu.config import Icount
 
     with ExitStack() as stack:
-        group = []
-        for name in backends:
-            machine = Machine(accelerator=name, icount=Icount(shift=4), wall_start_ns=10**18, **options)  # type: ignore[arg-type]
-            machine.outside.random_bytes = Random(1).randbytes  # type: ignore[method-assign]
-            group.append(stack.enter_context(machine))
-        yield group
+        same: dict[str, Any] = {"icount": Icount(shift=4), "wall_start_ns": 10**18, "seed": 1, **options}
+        yield [stack.enter_context(Machine(accelerator=name, **same)) for name in backends]
 
 
 def compare(group: list[Machine], step: int, steps: int) -> int:

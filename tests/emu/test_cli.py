@@ -52,6 +52,7 @@ BAD_USAGE = [
     (["-icount", "99"], "shift"),
     (["-icount", "shift=auto"], "auto"),
     (["-display", "gtk"], "gtk"),
+    (["-seed", "-1"], "-seed"),
     (["-initrd", "file"], "-initrd needs -kernel"),
     (["-bios", "rom", "-append", "quiet"], "-append needs -kernel"),
     (["-kernel"], "needs a value"),
@@ -85,12 +86,14 @@ def test_everything_at_once():
         "-append", "console=ttyS0 -x",
         "-serial", "stdio", "-serial", "null", "-no-reboot", "-no-shutdown", "-nographic",
         "-m", "2G", "-m", "1G", "-S", "-icount", "shift=3,sleep=off", "-d", "int,unimp", "-D", "log", "-name", "n",
+        "-seed", "0x5",
         "-device", "isa-debug-exit,iobase=0xf4,iosize=0x04", "-display", "none",
     )  # fmt: skip
     assert made == MachineConfig(
         memory=1 << 30, machine="q35", cpu="qemu64", accelerator="tcg", kernel="k", initrd="i",
         append="console=ttyS0 -x", serials=("stdio", "null"), debug_exit=DebugExit(0xF4, 4), icount=Icount(3, False),
-        reboot=False, shutdown=False, paused=True, name="n", log_items=frozenset({"int", "unimp"}), log_file="log",
+        reboot=False, shutdown=False, paused=True, name="n", seed=5,
+        log_items=frozenset({"int", "unimp"}), log_file="log",
     )  # fmt: skip
 
 
