@@ -14,6 +14,7 @@ import struct
 from pyemu.cpu import flags as fl
 from pyemu.cpu import mode, physical, reset, segments, tlb
 from pyemu.cpu.cpuid import configure
+from pyemu.cpu.features import FEATURES
 from pyemu.cpu.host import Exit
 from pyemu.cpu.reference import Reference
 from pyemu.cpu.state import (
@@ -102,7 +103,7 @@ class Subject:
         s.host = NoDevices()
         s[RANGE_COUNT] = 1
         s[RANGES], s[RANGES + 1], s[RANGES + 2] = 0, RAM, physical.RAM
-        configure(s)
+        configure(s, None, FEATURES)  # also those that are not announced yet
         reset.reset(s)
         self._tables()
         s[GDT_BASE], s[GDT_LIMIT], s[IDT_BASE], s[IDT_LIMIT] = _KERNEL + _GDT, 0x7F, _KERNEL + _IDT, 0xFFF

@@ -14,9 +14,11 @@ from pyemu.cpu.concrete import Concrete
 from pyemu.cpu.decode import record as rc
 from pyemu.cpu.decode.decoder import decode, start_fetch
 from pyemu.cpu.faults import DF
+from pyemu.cpu.features import WORDS
 from pyemu.cpu.host import Exit
 from pyemu.cpu.ops import Form, build_table
 from pyemu.cpu.state import (
+    CPU_FEATURES,
     CR0,
     CR4,
     CS,
@@ -26,6 +28,7 @@ from pyemu.cpu.state import (
     GPR,
     ICOUNT,
     ICOUNT_LIMIT,
+    M64,
     NO_FAULT,
     RANGE_COUNT,
     RANGES,
@@ -122,6 +125,8 @@ class Machine:
 
     def __init__(self, bits: int, backend: str = "reference") -> None:
         self.s = new_state()
+        for n in range(WORDS):
+            self.s[CPU_FEATURES + n] = M64  # also those that are not announced yet
         buffer = ctypes.create_string_buffer(RAM)
         self.keep = twins.attach(self.s, buffer)
         self.ram = memoryview(buffer).cast("B")

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import re
 import struct
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 import keystone
 from hypothesis import Phase
@@ -209,13 +211,20 @@ def defined_flags(form: Form) -> int:
     return mask
 
 
+@cache
+def host_has_our_flags() -> bool:
+    """Is this an AMD processor of family 19h (Zen 3 and 4)? pyemu leaves in undefined flags what those do."""
+    text = Path("/proc/cpuinfo").read_text()
+    return "AuthenticAMD" in text and re.search(r"^cpu family\s*: 25$", text, re.MULTILINE) is not None
+
+
 def check(text: str, given: Operands, backends: tuple[str, ...] = BACKENDS) -> None:
     """The instruction leaves the same on every back end as on the host."""
     code = assemble(text)
     theirs = run_host(code, given)
     for backend in backends:
         ours, form = run_pyemu(code, given, backend)
-        found = ours.differences(theirs, fl.ARITHMETIC)  # also those that the SDM leaves undefined
+        found = ours.differences(theirs, fl.ARITHMETIC if host_has_our_flags() else defined_flags(form))
         assert not found, f"{text} ({code.hex(' ')}, {form.name}): {backend} != host\n{found}\nfrom {given}"
 
 

@@ -97,7 +97,7 @@ MULTIPLY += ["imul eax, ecx, -77", "imul rax, qword ptr [rdi], 0x1234567", "imul
 BITS = [f"{name} {a}, {b}" for name in "bt bts btr btc".split() for a, b in
         (("ax", "cx"), ("eax", "ecx"), ("rax", "rcx"), ("rax", "43"), ("eax", "31"), ("dword ptr [rdi + 4]", "27"),
          ("qword ptr [rdi + 8]", "61"), ("word ptr [rdi + 1]", "9"))]  # fmt: skip
-BITS += [f"{name} {a}, {b}" for name in "bsf bsr popcnt lzcnt".split() for a, b in
+BITS += [f"{name} {a}, {b}" for name in "bsf bsr popcnt lzcnt tzcnt".split() for a, b in
          (("ax", "cx"), ("eax", "ecx"), ("rax", "rcx"), ("rdx", "qword ptr [rdi]"), ("ebx", "dword ptr [rdi + 1]"))]  # fmt: skip
 BITS += [f"crc32 {a}, {b}" for a, b in
          (("eax", "cl"), ("eax", "cx"), ("eax", "ecx"), ("rax", "rcx"), ("edx", "byte ptr [rdi + 1]"), ("rdx", "qword ptr [rdi]"))]  # fmt: skip
