@@ -22,12 +22,13 @@ from pyemu.cpu.primitives import (
 from pyemu.cpu.state import RANGE_COUNT, RANGES, State
 
 MMIO, RAM, ROM = 0, 1, 2
+SHADOW = 3  # reads come from memory as with ROM, writes go to the machine as with MMIO
 PHYSICAL_BITS = 40
 PHYSICAL_MASK = (1 << PHYSICAL_BITS) - 1
 
 
 def kind(s: State, address: int) -> int:
-    """MMIO, RAM or ROM at a physical address."""
+    """MMIO, RAM, ROM or SHADOW at a physical address."""
     for i in range(0, s[RANGE_COUNT] * 3, 3):
         if address < s[RANGES + i]:
             return MMIO
@@ -71,7 +72,7 @@ def write(s: State, address: int, size: int, value: int) -> int:
     if where == RAM:
         code_page_written(s, address, size)
         return ram_write(s, address, size, value)
-    if where == MMIO:
+    if where == MMIO or where == SHADOW:
         return mmio_write(s, address, size, value)
     return 0
 

@@ -7,7 +7,7 @@ physical address and mode as long as their bytes stay the same.
 
 from __future__ import annotations
 
-from pyemu.cpu import interrupts, paging
+from pyemu.cpu import interrupts, paging, tlb
 from pyemu.cpu import mode as md
 from pyemu.cpu.concrete import Concrete
 from pyemu.cpu.decode import record as rc
@@ -65,6 +65,10 @@ class Reference:
                 return Exit.BUDGET
             if self.step():
                 return Exit.SHUTDOWN
+
+    def memory_changed(self) -> None:
+        """Other memory is at some addresses now. Decoded instructions are compared with their bytes anyway."""
+        tlb.flush_all(self.state)
 
     def step(self) -> int:
         """Execute one instruction and deliver what it raises; nonzero for a triple fault."""

@@ -144,7 +144,7 @@ FETCH_FAULT = _field("fetch_fault", 1, "nonzero: a byte could not be fetched; th
 # ---- memory -----------------------------------------------------------------------------------------------------
 RAM_BASE = _field("ram_base", 1, "host address of guest physical address 0")
 RANGE_COUNT = _field("range_count", 1, "number of physical ranges")
-RANGES = _field("ranges", 3 * 16, "physical ranges, sorted: start, end, kind (physical.py)")
+RANGES = _field("ranges", 3 * 32, "physical ranges, sorted: start, end, kind (physical.py)")
 WALK_PHYS = _field("walk_phys", 1, "page walk: physical address of the 4 KiB page")
 WALK_RIGHTS = _field("walk_rights", 1, "page walk: TLB rights and flags (tlb.py)")
 HOST_CALLS = _field("host_calls", 16, "addresses of the callbacks into the machine, for native code (host.py)")

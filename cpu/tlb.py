@@ -105,6 +105,8 @@ def fill(s: State, linear: int, mmu: int, page: int, rights: int, user_ok: int, 
     if write_ok and rights & R_DIRTY:
         if where == physical.ROM:
             tag = tag | CODE_FLAG
+        elif where == physical.SHADOW:
+            tag = tag | MMIO_FLAG
         elif where == physical.RAM and code_page_flag(s, page):
             tag = tag | CODE_FLAG
         s[e + WRITE_TAG] = tag

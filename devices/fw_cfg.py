@@ -18,6 +18,9 @@ DMA_WINDOW = 8
 
 KEY_SIGNATURE, KEY_ID, KEY_RAM_SIZE, KEY_NUM_CPUS, KEY_MAX_CPUS, KEY_FILE_DIRECTORY = 0x00, 0x01, 0x03, 0x05, 0x0F, 0x19
 KEY_FIRST_FILE = 0x20
+KEY_IRQ0_OVERRIDE = 0x8002  # PC: nonzero if ISA interrupt 0 is the I/O APIC's input 2
+FILE_E820 = "etc/e820"
+E820_FORMAT = struct.Struct("<QQI")  # an entry of that file: address, length, type
 SIGNATURE = b"QEMU"
 ID_TRADITIONAL, ID_DMA = 0x1, 0x2
 DMA_SIGNATURE = 0x51454D5520434647  # "QEMU CFG"

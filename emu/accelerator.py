@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Protocol
 
 from pyemu.cpu.host import Exit, Host
-from pyemu.cpu.physical import RAM, ROM
+from pyemu.cpu.physical import RAM, ROM, SHADOW
 from pyemu.cpu.state import LAYOUT, RAM_BASE, RANGE_COUNT, RANGES, State
 from pyemu.memory import GuestRam, RangeKind
 
-_KINDS = {RangeKind.RAM: RAM, RangeKind.ROM: ROM}
+_KINDS = {RangeKind.RAM: RAM, RangeKind.ROM: ROM, RangeKind.SHADOW: SHADOW}
 
 
 class Accelerator(Protocol):
@@ -17,6 +17,9 @@ class Accelerator(Protocol):
 
     def run(self) -> Exit:
         """Execute until there is a reason to stop; the state is then architecturally complete."""
+
+    def memory_changed(self) -> None:
+        """Other memory is at some addresses now: forget what is known of it. Not while `run` runs."""
 
 
 def describe_memory(s: State, ram: GuestRam) -> None:

@@ -18,7 +18,15 @@ from pyemu.devices.acpi_pm import PM_WINDOW, AcpiPm, ResetControl, SmiCommandPor
 from pyemu.devices.apic import Apic
 from pyemu.devices.apic_bus import ApicBus
 from pyemu.devices.debug_ports import DebugConsole, DebugExit, PostPort
-from pyemu.devices.fw_cfg import KEY_MAX_CPUS, KEY_NUM_CPUS, KEY_RAM_SIZE, FwCfg
+from pyemu.devices.fw_cfg import (
+    E820_FORMAT,
+    FILE_E820,
+    KEY_IRQ0_OVERRIDE,
+    KEY_MAX_CPUS,
+    KEY_NUM_CPUS,
+    KEY_RAM_SIZE,
+    FwCfg,
+)
 from pyemu.devices.hpet import Hpet
 from pyemu.devices.interfaces import CharBackend, IrqLine, MmioDevice, NullLine, PortDevice
 from pyemu.devices.ioapic import IoApic
@@ -31,10 +39,13 @@ from pyemu.devices.pit8254 import Pit8254, Port61
 from pyemu.devices.ps2_i8042 import I8042
 from pyemu.devices.rtc_mc146818 import RtcMc146818, memory_size_bytes
 from pyemu.devices.uart16550 import MCR_DTR, Uart16550
+from pyemu.firmware.boot_image import E820Type
+from pyemu.firmware.e820 import ram_ranges
 from pyemu.firmware.platform import Platform
 from pyemu.log import Log
 from pyemu.memory import GuestRam
 from pyemu.serialport import SerialPort
+from pyemu.shadow import ShadowMemory
 
 ISA_IRQS = 16
 CASCADE_IRQ = 2
@@ -43,8 +54,8 @@ IOAPIC_SIZE = 0x1000
 HPET_SIZE = 0x400
 APIC_SIZE = 0x1000
 # Ports that every PC has at the same place.
-PIC_MASTER, PIC_SLAVE, ELCR, PIT, PORT_61, POST, DEBUG_CONSOLE, PCI_CONFIG, SMI_COMMAND = (
-    0x20, 0xA0, 0x4D0, 0x40, 0x61, 0x80, 0xE9, 0xCF8, 0xB2,
+PIC_MASTER, PIC_SLAVE, ELCR, PIT, PORT_61, POST, PCI_CONFIG, SMI_COMMAND = (
+    0x20, 0xA0, 0x4D0, 0x40, 0x61, 0x80, 0xCF8, 0xB2,
 )  # fmt: skip
 KEYBOARD_DATA, PORT_92, KEYBOARD_COMMAND, FW_CFG = 0x60, 0x92, 0x64, 0x510
 # What a BIOS leaves in the interrupt controllers and the timer (`_firmware_setup`).
@@ -73,9 +84,11 @@ class Board:
         serial_ports: Sequence[SerialPort],
         debug_exit: DebugExitConfig | None,
         debugcon: CharBackend | None,
+        debugcon_port: int,
         machine: str,
-        with_bios: bool,
+        rom: bytes | None,
     ) -> None:
+        """`rom` is what a ROM shows below 1 MiB; without one, guests start as if firmware had run."""
         self._log = log
         self._platform = platform
         self.ports = PortBus(log)
@@ -88,13 +101,16 @@ class Board:
         self._power_off: Callable[[], None] = _nothing
         self._debug_exit: Callable[[int], None] = _nothing_int
 
-        self._with_bios = with_bios
+        self._with_bios = rom is not None
+        self.shadow = ShadowMemory(ram, self.mmio, rom or b"")
+        self._shadow_modes = self.shadow.modes
+        self._memory_changed: Callable[[], None] = _nothing
         self._wire_interrupts(clock)
         self._wire_timers(clock, ram)
         self._wire_serial(clock, serial_ports)
         self._wire_pci(clock, machine)
         self._wire_keyboard()
-        self._wire_debug(debug_exit, debugcon)
+        self._wire_debug(debug_exit, debugcon, debugcon_port)
         self._wire_fw_cfg(ram)
         self._resettable: list[_Resettable] = [
             self.pic, self.ioapic, self.apic, self.pit, self.rtc, self.hpet, self.pm, self.reset_control,
@@ -173,26 +189,29 @@ class Board:
         self.reset_control = ResetControl(lambda: self._reset())
         self.smi_ports = SmiCommandPorts(self.pm)
         inputs = [line.input() for line in self._isa]
+        configured = not self._with_bios
         announce: list[Callable[[], None]]
         if machine == "q35":
             self.pci = PciBus(self, q35_pirq)
             self._ecam = EcamWindow(self.pci)
             gsi_lines = [self.ioapic.line(pin) for pin in range(16, 24)]
-            mch = Q35Mch(platform.ecam_base, self._place_ecam)
-            lpc = Ich9Lpc(inputs, gsi_lines, platform.pm1a_event, self._place_pm)
+            mch = Q35Mch(platform.ecam_base, self._place_ecam, self._pam_written, configured)
+            lpc = Ich9Lpc(inputs, gsi_lines, platform.pm1a_event, self._place_pm, configured)
             self.pci.add(0, 0, mch)
             self.pci.add(31, 0, lpc)
             self.pci.set_pirq_lines([lpc.pirq_line(pirq) for pirq in range(8)])
             announce = [mch.announce, lpc.announce]
         else:
             self.pci = PciBus(self, i440fx_pirq)
-            piix = Piix3(inputs, [self.ioapic.line(platform.pirq_gsi + pirq) for pirq in range(4)])
-            pm_function = Piix4Pm(platform.pm1a_event, self._place_pm)
-            self.pci.add(0, 0, I440fx())
+            bridge = I440fx(self._pam_written, configured)
+            gsi_lines = [self.ioapic.line(platform.pirq_gsi + pirq) for pirq in range(4)]
+            piix = Piix3(inputs, gsi_lines, configured)
+            pm_function = Piix4Pm(platform.pm1a_event, self._place_pm, configured)
+            self.pci.add(0, 0, bridge)
             self.pci.add(1, 0, piix)
             self.pci.add(1, 3, pm_function)
             self.pci.set_pirq_lines([piix.pirq_line(pirq) for pirq in range(4)])
-            announce = [pm_function.announce]
+            announce = [bridge.announce, pm_function.announce]
         self.config_ports = ConfigPorts(self.pci, self.reset_control)
         self.ports.claim(PCI_CONFIG, 8, self.config_ports, widest=4, name="pci configuration")
         self.ports.claim(SMI_COMMAND, 2, self.smi_ports, name="smi command")
@@ -211,12 +230,16 @@ class Board:
         self.fw_cfg = FwCfg(ram)
         for key, value, size in ((KEY_RAM_SIZE, ram.installed, 8), (KEY_NUM_CPUS, 1, 2), (KEY_MAX_CPUS, 1, 2)):
             self.fw_cfg.add_item(key, value.to_bytes(size, "little"))
+        self.fw_cfg.add_item(KEY_IRQ0_OVERRIDE, (1).to_bytes(4, "little"))
+        # Firmware adds the reserved ranges itself, as it makes them.
+        ranges = ram_ranges(ram.installed, self._platform)
+        self.fw_cfg.add_file(FILE_E820, b"".join(E820_FORMAT.pack(*entry, E820Type.RAM.value) for entry in ranges))
         self.ports.claim(FW_CFG, 12, self.fw_cfg, widest=4, name="fw_cfg")
 
-    def _wire_debug(self, debug_exit: DebugExitConfig | None, debugcon: CharBackend | None) -> None:
+    def _wire_debug(self, debug_exit: DebugExitConfig | None, debugcon: CharBackend | None, console_port: int) -> None:
         self.ports.claim(POST, 1, PostPort(), name="post")
         if debugcon is not None:
-            self.ports.claim(DEBUG_CONSOLE, 1, DebugConsole(debugcon), name="debug console")
+            self.ports.claim(console_port, 1, DebugConsole(debugcon), name="debug console")
         if debug_exit is not None:
             device = DebugExit(lambda status: self._debug_exit(status))
             # A guest's wider write than the ports is refused as one, and then arrives in pieces, lowest first.
@@ -232,6 +255,18 @@ class Board:
         base = self.apic.mmio_base
         if base is not None and self._try_mmio(base, APIC_SIZE, self.apic, 4, "local apic"):
             self._apic_page = base
+
+    def _pam_written(self, modes: tuple[int, ...]) -> None:
+        """The processor is in the middle of an instruction: memory changes when that is over."""
+        self._shadow_modes = modes
+        self._memory_changed()
+
+    def rearrange_memory(self) -> bool:
+        """Make memory what the host bridge says; whether that changed it. Not while the processor runs."""
+        if self.shadow.modes == self._shadow_modes:
+            return False
+        self.shadow.set_modes(self._shadow_modes)
+        return True
 
     def _place_pm(self, base: int | None) -> None:
         if self._pm_base is not None:
@@ -288,6 +323,7 @@ class Board:
         reset: Callable[[], None],
         power_off: Callable[[], None],
         debug_exit: Callable[[int], None],
+        memory_changed: Callable[[], None],
     ) -> None:
         """Where what the devices ask of the machine goes."""
         self.apic.on_change = interrupts_changed
@@ -296,6 +332,7 @@ class Board:
         self._reset = reset
         self._power_off = power_off
         self._debug_exit = debug_exit
+        self._memory_changed = memory_changed
         interrupts_changed()
 
     def reset(self) -> None:
@@ -307,6 +344,7 @@ class Board:
     def _firmware_setup(self) -> None:
         """Without a ROM, guests start as if a BIOS had run: this is what it would have programmed."""
         if self._with_bios:
+            self.pm.set_acpi_mode(False)
             return
         self.apic.enter_virtual_wire_mode()
         # The timer first: its output's first edge must not stay behind as a request.

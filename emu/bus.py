@@ -131,7 +131,15 @@ class MmioBus:
         self._ranges = ranges
 
     def claim(
-        self, base: int, size: int, device: MmioDevice, *, narrowest: int = 1, widest: int = 4, name: str = ""
+        self,
+        base: int,
+        size: int,
+        device: MmioDevice,
+        *,
+        narrowest: int = 1,
+        widest: int = 4,
+        name: str = "",
+        kind: RangeKind = RangeKind.MMIO,
     ) -> None:
         """`device` answers `size` bytes from `base`, in aligned accesses of `narrowest` to `widest` bytes.
 
@@ -140,7 +148,7 @@ class MmioBus:
         """
         _check_width(narrowest)
         _check_width(widest)
-        self._ranges.add(PhysicalRange(base, base + size, RangeKind.MMIO, name))
+        self._ranges.add(PhysicalRange(base, base + size, kind, name))
         at = bisect_right(self._starts, base)
         self._starts.insert(at, base)
         self._claims.insert(at, _MmioClaim(base, size, device, narrowest, widest, name))

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 STATUS_FAILURE = 1
 STATUS_USAGE = 2
+# What isn't there, under the names by which it is turned off in QEMU.
+_ABSENT = ("net", "nic", "parallel", "vnc")
 _EPILOG = (
     "With neither -kernel nor -bios a small built-in guest is started.\n"
     "While it runs: Ctrl-A x ends pyemu, Ctrl-A c switches to the monitor and back, Ctrl-A h shows more."
@@ -67,16 +69,27 @@ OPTIONS = (
     Option(("initrd",), "FILE", "initial RAM disk"),
     Option(("append",), "TEXT", "kernel command line"),
     Option(("bios",), "FILE", "ROM image to start instead of a kernel"),
+    Option(("L",), "DIR", "where ROM images are searched", repeats=True),
     Option(("unpack-kernel",), "", "unpack a bzImage here, not in the guest (faster; no KASLR)"),
-    Option(("device",), "DEVICE", "isa-debug-exit[,iobase=PORT][,iosize=N]", repeats=True),
+    Option(
+        ("device",),
+        "DEVICE",
+        "isa-debug-exit[,iobase=PORT][,iosize=N], isa-debugcon,chardev=ID[,iobase=PORT]",
+        repeats=True,
+    ),
+    Option(("global",), "NAME=VALUE", "isa-debugcon.iobase=PORT: another port than 0xe9", repeats=True),
+    Option(("chardev",), "DEV", "a character device for -device: stdio,id=ID or file,path=PATH,id=ID", repeats=True),
     Option(
         ("serial",), "DEV", "stdio, mon:stdio, file:PATH, pty, tcp:HOST:PORT[,server][,nowait], null, none", "", True
     ),
     Option(("monitor",), "DEV", "the monitor on a character device of its own"),
-    Option(("debugcon",), "DEV", "output of debug port 0xe9"),
+    Option(("debugcon",), "DEV", "output of the debug console (port 0xe9)"),
     Option(("nographic",), "", "serial port and monitor on this terminal (as without it)"),
     Option(("display",), "NAME", "none", "none"),
     Option(("vga",), "NAME", "none", "none"),
+    *(Option((name,), "NAME", "none", "none") for name in _ABSENT),
+    Option(("nodefaults",), "", "no serial port and no monitor that isn't asked for"),
+    Option(("no-user-config",), "", "no configuration files are read (as without it)"),
     Option(("no-reboot",), "", "end instead of resetting"),
     Option(("no-shutdown",), "", "stop instead of ending when the guest powers off"),
     Option(("S",), "", "don't start the guest before the monitor's cont"),
@@ -153,18 +166,77 @@ def _integer(text: str, what: str, low: int, high: int) -> int:
     return value
 
 
-def _device(text: str) -> DebugExit:
-    name, _, rest = text.partition(",")
-    if name != "isa-debug-exit":
-        raise UsageError(f"-device: unknown device '{name}' (known: isa-debug-exit)")
-    if not rest:
+def _debug_exit(properties: str) -> DebugExit:
+    if not properties:
         return DebugExit()
-    values = _properties(rest, "isa-debug-exit", {"iobase": "iobase", "iosize": "iosize"})
+    values = _properties(properties, "isa-debug-exit", {"iobase": "iobase", "iosize": "iosize"})
     iobase = _integer(values.get("iobase", "0x501"), "iobase", 0, 0xFFFF)
     iosize = _integer(values.get("iosize", "2"), "iosize", 1, 8)
     if iobase + iosize > 0x10000:
         raise UsageError(f"isa-debug-exit: ports {iobase:#x}+{iosize} don't exist")
     return DebugExit(iobase, iosize)
+
+
+def _chardevs(texts: list[str]) -> dict[str, str]:
+    """`stdio,id=a`, `file,id=b,path=c`: what -serial would call each, by its id."""
+    found = {}
+    for text in texts:
+        kind, _, rest = text.partition(",")
+        values = _properties(rest, "-chardev", {"id": "id", "path": "path"}) if rest else {}
+        name = values.get("id")
+        if not name:
+            raise UsageError(f"-chardev {text}: needs id=ID")
+        if kind not in ("stdio", "pty", "null", "file") or (kind == "file") != ("path" in values):
+            raise UsageError(f"-chardev {text}: unknown (known: stdio, pty, null, file,path=PATH; and id=ID)")
+        found[name] = f"file:{values['path']}" if kind == "file" else kind
+    return found
+
+
+@dataclass(frozen=True)
+class _Devices:
+    """What -device, -debugcon, -global and -chardev come to."""
+
+    debug_exit: DebugExit | None
+    debugcon: str | None
+    debugcon_port: int
+
+
+def _devices(options: Arguments) -> _Devices:
+    port = 0xE9
+    for text in options.all("global"):
+        name, equals, value = text.partition("=")
+        if name != "isa-debugcon.iobase" or not equals:
+            raise UsageError(f"-global: unknown property '{text}' (known: isa-debugcon.iobase=PORT)")
+        port = _integer(value, name, 0, 0xFFFF)
+    chardevs = _chardevs(options.all("chardev"))
+    exits: list[DebugExit] = []
+    consoles = [(text, port) for text in [options.get("debugcon")] if text is not None]
+    for text in options.all("device"):
+        name, _, rest = text.partition(",")
+        if name == "isa-debug-exit":
+            exits.append(_debug_exit(rest))
+        elif name == "isa-debugcon":
+            values = _properties(rest, name, {"iobase": "iobase", "chardev": "chardev"}) if rest else {}
+            chardev = chardevs.get(values.get("chardev", ""))
+            if chardev is None:
+                raise UsageError(f"-device {text}: needs chardev=ID of a -chardev")
+            consoles.append((chardev, _integer(values.get("iobase", hex(port)), "iobase", 0, 0xFFFF)))
+        else:
+            raise UsageError(f"-device: unknown device '{name}' (known: isa-debug-exit, isa-debugcon)")
+    for what, count in (("isa-debug-exit", len(exits)), ("isa-debugcon", len(consoles))):
+        if count > 1:
+            raise UsageError(f"only one {what}")
+    debugcon, port = consoles[0] if consoles else (None, port)
+    return _Devices(exits[0] if exits else None, debugcon, port)
+
+
+def _serials(options: Arguments, others: list[str | None]) -> tuple[str, ...]:
+    """The serial ports. The first is on this terminal unless something else is, as with QEMU's -display none."""
+    given = options.all("serial")
+    if given:
+        return tuple(given)
+    taken = "stdio" in others and "nographic" not in options
+    return ("null",) if taken or "nodefaults" in options else ("mon:stdio",)
 
 
 def _icount(text: str) -> Icount:
@@ -218,10 +290,8 @@ def make_config(options: Arguments) -> MachineConfig:
     """What the options ask for; raises UsageError, ConfigError or LogError."""
     _check_smp(options.text("smp"))
     machine, accel = _machine(options.text("M"))
-    devices = [_device(text) for text in options.all("device")]
-    if len(devices) > 1:
-        raise UsageError("-device: only one isa-debug-exit")
-    for name in ("display", "vga"):
+    devices = _devices(options)
+    for name in ("display", "vga", *_ABSENT):
         if options.get(name) != "none":
             raise UsageError(f"-{name} {options.text(name)} is not supported (known: none)")
     icount, seed = options.get("icount"), options.get("seed")
@@ -234,10 +304,12 @@ def make_config(options: Arguments) -> MachineConfig:
         initrd=options.get("initrd"),
         append=options.text("append"),
         bios=options.get("bios"),
-        serials=tuple(options.all("serial") or ["mon:stdio"]),
+        bios_path=tuple(options.all("L")),
+        serials=_serials(options, [options.get("monitor"), devices.debugcon]),
         monitor=options.get("monitor"),
-        debugcon=options.get("debugcon"),
-        debug_exit=devices[0] if devices else None,
+        debugcon=devices.debugcon,
+        debugcon_port=devices.debugcon_port,
+        debug_exit=devices.debug_exit,
         icount=_icount(icount) if icount is not None else None,
         reboot="no-reboot" not in options,
         shutdown="no-shutdown" not in options,

@@ -66,10 +66,12 @@ class MachineConfig:
     kernel: str | None = None
     initrd: str | None = None
     append: str = ""
-    bios: str | None = None
+    bios: str | None = None  # a path, or the name of a file in one of `bios_path`
+    bios_path: tuple[str, ...] = ()  # directories that are searched before those where distributions keep ROMs
     serials: tuple[str, ...] | None = None  # specifications as for -serial; None: captured, for the Python API
     monitor: str | None = None  # only where it isn't multiplexed with a serial port
-    debugcon: str | None = None  # where bytes written to port 0xe9 go
+    debugcon: str | None = None  # where bytes written to the debug console's port go
+    debugcon_port: int = 0xE9
     debug_exit: DebugExit | None = None
     icount: Icount | None = None
     reboot: bool = True  # False: a reset ends the run
@@ -107,6 +109,8 @@ class MachineConfig:
             raise ConfigError("-append needs -kernel, or neither -kernel nor -bios (for the built-in guest)")
         if self.kernel is not None and self.bios is not None:
             raise ConfigError("-kernel together with -bios is not supported: pyemu starts kernels itself")
+        if not 0 <= self.debugcon_port <= 0xFFFF:
+            raise ConfigError(f"debug console: port {self.debugcon_port:#x} doesn't exist")
         if self.icount is not None and not 0 <= self.icount.shift <= 10:
             raise ConfigError(f"icount shift {self.icount.shift} is not in 0..10")
         self._check_chardevs()

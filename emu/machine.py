@@ -29,6 +29,7 @@ from pyemu.cpuoption import choose
 from pyemu.cpustart import apply_cpu, load_memory
 from pyemu.firmware.boot import BootRequest, prepare
 from pyemu.firmware.boot_image import BootImage
+from pyemu.firmware.e820 import MIB
 from pyemu.firmware.platform import Platform
 from pyemu.hostcpu import HostCpu
 from pyemu.ioloop import IoLoop
@@ -72,6 +73,7 @@ class Machine:
                 initrd=config.initrd,
                 append=config.append,
                 bios=config.bios,
+                bios_path=config.bios_path,
                 unpack=config.unpack_kernel,
             ),
             self.platform,
@@ -90,7 +92,8 @@ class Machine:
         self.clock: Clock = self._make_clock()
         self.ram = GuestRam(config.memory)
         for address, data in self.image.roms:
-            self.ram.add_rom(address, data, "rom")
+            if address >= MIB:  # what shows below is the board's business
+                self.ram.add_rom(address, data, "rom")
         self.chardevs: list[Chardev] = []
         self._monitors: list[Monitor] = []
         self.serial_ports: list[SerialPort] = []
@@ -149,8 +152,9 @@ class Machine:
             serial_ports=self.serial_ports,
             debug_exit=config.debug_exit,
             debugcon=self._debugcon,
+            debugcon_port=config.debugcon_port,
             machine=config.machine,
-            with_bios=config.bios is not None,
+            rom=next((data for address, data in self.image.roms if address < MIB), None),
         )
         board = self.board
         self.host = HostCpu(
@@ -169,13 +173,22 @@ class Machine:
             reset=self.loop.ask_reset,
             power_off=self._power_off,
             debug_exit=self._debug_exit,
+            memory_changed=lambda: self.loop.between_instructions(self._rearrange_memory),
         )
         tracer = Tracer(self.state, self.ram, self.log)
         if tracer.wanted:
             self.loop.before_step = tracer.before_step
         self.regs = Registers(self.state)
+        board.rearrange_memory()
         describe_memory(self.state, self.ram)
         self._load()
+
+    def _rearrange_memory(self) -> None:
+        """The host bridge has turned ROM into RAM or back. On the vCPU's thread, lock held."""
+        if self.board.rearrange_memory():
+            describe_memory(self.state, self.ram)
+            if self.accelerator is not None:
+                self.accelerator.memory_changed()
 
     def _load(self) -> None:
         load_memory(self.ram, self.image)
@@ -184,6 +197,7 @@ class Machine:
     def _reset(self) -> None:
         """On the vCPU's thread, lock held."""
         self.board.reset()
+        self._rearrange_memory()
         for port in self.serial_ports:
             port.reset()
         self._load()

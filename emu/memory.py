@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ctypes
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -43,6 +43,7 @@ class OutOfRange(ValueError):
 class RangeKind(Enum):
     RAM = "ram"
     ROM = "rom"  # reads come from memory, writes are dropped
+    SHADOW = "shadow"  # reads come from memory, writes go to a device (see `shadow`)
     MMIO = "mmio"
 
 
@@ -158,30 +159,30 @@ class GuestRam:
         self.ranges.add(PhysicalRange(start, end, RangeKind.RAM, name))
 
     def add_rom(self, start: int, data: bytes, name: str) -> None:
-        """Map a ROM image, over RAM or in the hole below 4 GiB. It too is at `host_base + start`; nobody writes it."""
+        """Map a ROM image in the hole below 4 GiB. It too is at `host_base + start`; nobody writes it."""
         size = -(-len(data) // PAGE_SIZE) * PAGE_SIZE
         end = start + size
-        over_ram = self.is_ram(start, size)
-        in_hole = start >= PCI_HOLE_START and end <= HIGH_RAM_START
-        if not data or start % PAGE_SIZE or not (over_ram or in_hole):
+        if not data or start % PAGE_SIZE or start < PCI_HOLE_START or end > HIGH_RAM_START:
             raise OutOfRange(f"ROM {name} of {len(data)} bytes doesn't fit at {start:#x}")
-        if over_ram:
-            self._cut_ram(start, end)
-            view = self.whole[start:end]
-        else:
-            view = self._open(start, end)
-            self._spans.append((start, end, view))
+        view = self._open(start, end)
+        self._spans.append((start, end, view))
         self.ranges.add(PhysicalRange(start, end, RangeKind.ROM, name))
         view[: len(data)] = data
 
-    def _cut_ram(self, start: int, end: int) -> None:
-        """Take a part that is about to become ROM out of the RAM around it."""
-        old = next(span for span in self.ranges if span.start <= start and end <= span.end)
-        self.ranges.remove(old.start)
-        self._writable = [span for span in self._writable if span[0] != old.start]
-        for first, last in ((old.start, start), (end, old.end)):
-            if first < last:
-                self.ranges.add(PhysicalRange(first, last, RangeKind.RAM, old.name))
+    def set_low(self, start: int, end: int, pieces: Sequence[tuple[int, int, RangeKind]]) -> None:
+        """Make a part of the RAM below 4 GiB RAM or ROM piece by piece, ascending; what lies between isn't claimed."""
+        for old in [span for span in self.ranges if span.end <= self.low_end]:
+            self.ranges.remove(old.start)
+        merged: list[tuple[int, int, RangeKind]] = []
+        for piece in ((0, start, RangeKind.RAM), *pieces, (end, self.low_end, RangeKind.RAM)):
+            if merged and merged[-1][1] == piece[0] and merged[-1][2] is piece[2]:
+                merged[-1] = (merged[-1][0], piece[1], piece[2])
+            elif piece[0] < piece[1]:
+                merged.append(piece)
+        self._writable = [span for span in self._writable if span[0] >= self.low_end]
+        for first, last, kind in merged:
+            self.ranges.add(PhysicalRange(first, last, kind, kind.value))
+            if kind is RangeKind.RAM:
                 self._writable.append((first, last, self.whole[first:last]))
 
     def is_ram(self, address: int, length: int = 1) -> bool:

@@ -81,6 +81,7 @@ class RunLoop:
         self._ending = False
         self._request: Stop | None = None
         self._reset_asked = False
+        self._work: list[Callable[[], None]] = []
         self._reboot = True
         self._chains = 0
         self._target: tuple[int, Condition] | None = None  # instruction count at which to stop
@@ -119,6 +120,13 @@ class RunLoop:
     def ask_reset(self) -> None:
         with self._cond:
             self._reset_asked = True
+            self._poke()
+
+    def between_instructions(self, work: Callable[[], None]) -> None:
+        """Have the vCPU's thread do something, lock held, as soon as the present instruction is over."""
+        with self._cond:
+            if work not in self._work:
+                self._work.append(work)
             self._poke()
 
     def ask_stop(self, stop: Stop) -> None:
@@ -204,6 +212,8 @@ class RunLoop:
             while True:
                 if self._ending:
                     return False
+                while self._work:
+                    self._work.pop(0)()
                 if self._reset_asked:
                     self._reset_asked = False
                     self._reset()
@@ -299,6 +309,7 @@ class RunLoop:
             or s[NMI_PENDING]
             or self._request is not None
             or self._reset_asked
+            or self._work
             or self._ending
             or not self._running
         )

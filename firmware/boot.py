@@ -15,6 +15,7 @@ from pyemu.firmware.probe import Kind, Probe, probe
 from pyemu.firmware.tables import PlacedTables, place_tables
 
 MAX_KERNEL = 512 * MIB
+ROM_DIRECTORIES = ("/usr/share/seabios", "/usr/share/qemu", "/usr/share/ovmf")  # of Debian's packages
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class BootRequest:
     initrd: str | bytes | None = None
     append: str = ""
     bios: str | bytes | None = None
+    bios_path: tuple[str, ...] = ()  # directories that are searched for it first
     unpack: bool = False  # unpack a bzImage here rather than let the guest do it
 
 
@@ -104,8 +106,19 @@ def _prepare_rom(request: BootRequest, platform: Platform) -> BootImage:
     assert request.bios is not None
     if request.initrd is not None or request.append:
         raise BootError("-initrd and -append need -kernel")
-    description, roms, cpu = flat.load_rom(read_file(request.bios, "-bios", flat.ROM_MAXIMUM))
+    bios = request.bios if isinstance(request.bios, bytes) else _find_rom(request.bios, request.bios_path)
+    description, roms, cpu = flat.load_rom(read_file(bios, "-bios", flat.ROM_MAXIMUM))
     return BootImage(description, (), (), roms, cpu, memory_map(request.ram_size, platform))
+
+
+def _find_rom(name: str, path: tuple[str, ...]) -> str:
+    """A file of that name, else one in the directories that are searched; the name itself if there is none."""
+    if not os.path.exists(name):
+        for directory in (*path, *ROM_DIRECTORIES):
+            candidate = os.path.join(directory, name)
+            if os.path.exists(candidate):
+                return candidate
+    return name
 
 
 def _load(

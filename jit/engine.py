@@ -71,6 +71,7 @@ class Engine:
         three = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64)
         self._written = three(self.native.address("pyemu.jit.blocks.written"))
         self._flush = kind(self.native.address("pyemu.jit.blocks.flush"))
+        self._flush_tlb = kind(self.native.address("pyemu.cpu.tlb.flush_all"))
         self.flush()
 
     def _allocate(self) -> None:
@@ -107,6 +108,12 @@ class Engine:
     def flush(self) -> None:
         """Forget all translations."""
         self._flush(self._address)
+
+    def memory_changed(self) -> None:
+        """Other memory is at some addresses now: drop the TLB and all that was translated. While the vCPU stands
+        still."""
+        self._flush_tlb(self._address)
+        self.flush()
 
     def written(self, address: int, length: int) -> None:
         """RAM changed behind the vCPU's back (DMA, debugger): drop what was translated from it. On the vCPU's thread,

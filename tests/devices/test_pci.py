@@ -41,7 +41,8 @@ class Rig:
         self.gsi = [RecordingLine() for _ in range(4)]
         self.piix3 = Piix3(self.isa, self.gsi)
         self.pm = Piix4Pm(0x600, self.pm_bases.append)
-        self.bus.add(0, 0, I440fx())
+        self.pam: list[tuple[int, ...]] = []
+        self.bus.add(0, 0, I440fx(self.pam.append))
         self.bus.add(1, 0, self.piix3)
         self.bus.add(1, 3, self.pm)
         self.bus.set_pirq_lines([self.piix3.pirq_line(i) for i in range(4)])
@@ -205,13 +206,43 @@ def test_reset_register_within_the_ports(rig: Rig) -> None:
     assert rig.resets == 1
 
 
+def test_pam_registers_say_where_ram_is(rig: Rig) -> None:
+    """440FX 3.2.18: the upper half of the first is for 0xf0000, the lower one doesn't exist."""
+    rig.ports.port_write(0, 4, 0x80000058)
+    rig.ports.port_write(5, 1, 0x1F)
+    assert rig.pam[-1] == (3,) * 12 + (1,)
+    assert rig.ports.port_read(5, 1) == 0x10
+    rig.ports.port_write(6, 2, 0x2013)
+    assert rig.pam[-1] == (3, 1, 0, 2) + (3,) * 8 + (1,)
+    rig.ports.port_write(0, 4, 0x8000005C)
+    rig.ports.port_write(4, 4, 0)
+    assert rig.pam[-1] == (3, 1, 0, 2) + (0,) * 8 + (1,)
+    rig.bus.reset()
+    assert rig.pam[-1] == (3,) * 13
+
+
+def test_chipset_without_firmware_does_nothing_yet() -> None:
+    pam: list[tuple[int, ...]] = []
+    windows: list[tuple[int, int]] = []
+    bases: list[int | None] = []
+    bridge = I440fx(pam.append, configured=False)
+    mch = Q35Mch(0xB0000000, lambda base, size: windows.append((base, size)), pam.append, configured=False)
+    pm = Piix4Pm(0x600, bases.append, configured=False)
+    lpc = Ich9Lpc([RecordingLine()] * 16, [RecordingLine()] * 8, 0x600, bases.append, configured=False)
+    for function in (bridge, mch, pm, lpc):
+        function.announce()
+    assert pam == [(0,) * 13] * 2
+    assert windows == bases == []
+
+
 def test_q35() -> None:
     windows: list[tuple[int, int]] = []
     isa = [RecordingLine() for _ in range(16)]
     gsi = [RecordingLine() for _ in range(8)]
     pm_bases: list[int | None] = []
     bus = PciBus(pirq_of=q35_pirq)
-    mch = Q35Mch(0xB0000000, lambda base, size: windows.append((base, size)))
+    pam: list[tuple[int, ...]] = []
+    mch = Q35Mch(0xB0000000, lambda base, size: windows.append((base, size)), pam.append)
     lpc = Ich9Lpc(isa, gsi, 0x600, pm_bases.append)
     bus.add(0, 0, mch)
     bus.add(31, 0, lpc)

@@ -47,6 +47,9 @@ class FakeAccelerator:
             if reason is not None:
                 return reason
 
+    def memory_changed(self) -> None:
+        """Nothing is cached."""
+
     def write_text(self, text: str) -> None:
         for byte in text.encode():
             self.host.port_write(0x3F8, 1, byte)

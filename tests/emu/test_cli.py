@@ -47,6 +47,16 @@ BAD_USAGE = [
     (["-device", "e1000"], "isa-debug-exit"),
     (["-device", "isa-debug-exit,iobase=0x12345"], "iobase"),
     (["-device", "isa-debug-exit,speed=9"], "speed=9"),
+    (["-device", "isa-debugcon,iobase=0x402"], "chardev"),
+    (["-device", "isa-debugcon,chardev=nobody"], "nobody"),
+    (["-chardev", "stdio,id=a", "-debugcon", "null", "-device", "isa-debugcon,chardev=a"], "only one isa-debugcon"),
+    (["-device", "isa-debug-exit", "-device", "isa-debug-exit"], "only one isa-debug-exit"),
+    (["-chardev", "stdio"], "id=ID"),
+    (["-chardev", "file,id=a"], "path=PATH"),
+    (["-chardev", "socket,id=a"], "known: stdio"),
+    (["-global", "isa-debugcon.iobase=0x10000"], "iobase"),
+    (["-global", "e1000.mac=1"], "isa-debugcon.iobase"),
+    (["-net", "user"], "known: none"),
     (["-serial", "vc"], "known: stdio"),
     (["-d", "everything"], "in_asm"),
     (["-icount", "99"], "shift"),
@@ -95,6 +105,35 @@ def test_everything_at_once():
         reboot=False, shutdown=False, paused=True, name="n", seed=5,
         log_items=frozenset({"int", "unimp"}), log_file="log",
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "debugcon"),
+    [
+        ([], (None, 0xE9)),
+        (["-debugcon", "file:log"], ("file:log", 0xE9)),
+        (["-debugcon", "stdio", "-global", "isa-debugcon.iobase=0x402"], ("stdio", 0x402)),
+        (["-chardev", "stdio,id=bios", "-device", "isa-debugcon,iobase=0x402,chardev=bios"], ("stdio", 0x402)),
+        (["-chardev", "file,id=b,path=p", "-device", "isa-debugcon,chardev=b"], ("file:p", 0xE9)),
+    ],
+)
+def test_debug_console(arguments, debugcon):
+    made = config(*arguments)
+    assert (made.debugcon, made.debugcon_port) == debugcon
+
+
+@pytest.mark.parametrize(
+    ("arguments", "serials"),
+    [
+        ([], ("mon:stdio",)),
+        (["-nodefaults"], ("null",)),
+        (["-debugcon", "stdio"], ("null",)),
+        (["-monitor", "stdio", "-display", "none"], ("null",)),
+        (["-debugcon", "stdio", "-serial", "file:log"], ("file:log",)),
+    ],
+)
+def test_the_first_serial_port_leaves_the_terminal_to_others(arguments, serials):
+    assert config(*arguments).serials == serials
 
 
 def test_two_dashes_and_append_with_dashes():
