@@ -28,6 +28,8 @@ PM1_CONTROL_WRITABLE = 0x1C02
 # Reset control register, port 0xcf9
 RESET_FULL, RESET_CPU, RESET_SYSTEM = 0x08, 0x04, 0x02
 
+SMI_APMC = 1 << 5  # SMI_EN: writes to the command port cause an SMI (ICH9 13.8.3.9)
+
 ACPI_ENABLE_COMMAND, ACPI_DISABLE_COMMAND = 0xF1, 0xF0  # what the FADT names for the SMI command port
 
 
@@ -39,7 +41,7 @@ class PmState:
     timer_phase: int = 0  # how often the timer's top bit had toggled when TIMER_STATUS was last looked at
     gpe_status: int = 0  # 64 bits
     gpe_enable: int = 0
-    smi_enable: int = 0
+    smi_enable: int = SMI_APMC  # there is no SMM: firmware must find that it has been set up already
 
 
 class AcpiPm(Device):

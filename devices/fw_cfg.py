@@ -20,6 +20,7 @@ KEY_SIGNATURE, KEY_ID, KEY_RAM_SIZE, KEY_NUM_CPUS, KEY_MAX_CPUS, KEY_FILE_DIRECT
 KEY_FIRST_FILE = 0x20
 KEY_IRQ0_OVERRIDE = 0x8002  # PC: nonzero if ISA interrupt 0 is the I/O APIC's input 2
 FILE_E820 = "etc/e820"
+FILE_BOOT_FAIL_WAIT = "etc/boot-fail-wait"  # milliseconds until firmware that found nothing to boot tries again, or -1
 E820_FORMAT = struct.Struct("<QQI")  # an entry of that file: address, length, type
 SIGNATURE = b"QEMU"
 ID_TRADITIONAL, ID_DMA = 0x1, 0x2

@@ -20,6 +20,7 @@ from pyemu.devices.apic_bus import ApicBus
 from pyemu.devices.debug_ports import DebugConsole, DebugExit, PostPort
 from pyemu.devices.fw_cfg import (
     E820_FORMAT,
+    FILE_BOOT_FAIL_WAIT,
     FILE_E820,
     KEY_IRQ0_OVERRIDE,
     KEY_MAX_CPUS,
@@ -231,6 +232,7 @@ class Board:
         for key, value, size in ((KEY_RAM_SIZE, ram.installed, 8), (KEY_NUM_CPUS, 1, 2), (KEY_MAX_CPUS, 1, 2)):
             self.fw_cfg.add_item(key, value.to_bytes(size, "little"))
         self.fw_cfg.add_item(KEY_IRQ0_OVERRIDE, (1).to_bytes(4, "little"))
+        self.fw_cfg.add_file(FILE_BOOT_FAIL_WAIT, (0xFFFF_FFFF).to_bytes(4, "little"))
         # Firmware adds the reserved ranges itself, as it makes them.
         ranges = ram_ranges(ram.installed, self._platform)
         self.fw_cfg.add_file(FILE_E820, b"".join(E820_FORMAT.pack(*entry, E820Type.RAM.value) for entry in ranges))

@@ -31,6 +31,7 @@ PIRQ_DISABLED = 0x80
 PIRQ_ROUTABLE = (3, 4, 5, 6, 7, 9, 10, 11, 12, 14, 15)  # PIIX3 2.3.3
 PIIX_PIRQ, ICH9_PIRQ_LOW, ICH9_PIRQ_HIGH = 0x60, 0x60, 0x68
 PIIX4_PMBASE, PIIX4_PMBASE_MASK, PIIX4_PMREGMISC, PIIX4_PM_ENABLE = 0x40, 0xFFC0, 0x80, 0x01
+PIIX4_DEVACTB, PIIX4_APMC_ENABLE = 0x58, 0x02  # bit 25 of that register (PIIX4 7.1.26)
 Q35_PCIEXBAR, Q35_PCIEXBAR_ENABLE = 0x60, 0x01
 Q35_ECAM_SIZES = (256 << 20, 128 << 20, 64 << 20)  # field 2:1 (MCH 5.1.18); 3 is reserved
 ICH9_PMBASE, ICH9_PMBASE_MASK, ICH9_ACPI_CONTROL, ICH9_ACPI_ENABLE = 0x40, 0xFF80, 0x44, 0x80
@@ -227,6 +228,7 @@ class Piix4Pm(_ChipsetFunction):
         self.put(INTERRUPT_LINE, 1, SCI_IRQ)
         self.make_writable(PIIX4_PMBASE, 4, PIIX4_PMBASE_MASK)
         self.put(PIIX4_PMBASE, 4, 1)
+        self.put(PIIX4_DEVACTB + 3, 1, PIIX4_APMC_ENABLE)  # no SMM: firmware must find that it has been set up already
         if configured:
             self.put(COMMAND, 2, COMMAND_IO)
             self.put(PIIX4_PMBASE, 4, pm_base & PIIX4_PMBASE_MASK | 1)

@@ -1,4 +1,4 @@
-"""Command lines that boot a Linux guest under pyemu and under QEMU, made from the same arguments."""
+"""Command lines that start a guest under pyemu and under QEMU, made from the same arguments."""
 
 import sys
 from collections.abc import Sequence
@@ -22,3 +22,8 @@ def command(
     """One vCPU, the serial port on stdio, and an end instead of a reboot."""
     machine = ["-m", str(memory_mib), "-smp", "1", "-nographic", "-no-reboot"]
     return [*emulator, *machine, *extra, "-kernel", str(kernel), "-initrd", str(initrd), "-append", append]
+
+
+def rom_command(emulator: Sequence[str], rom: Path | str, extra: Sequence[str] = ()) -> list[str]:
+    """One vCPU and 128 MiB that start from a ROM."""
+    return [*emulator, "-m", "128", "-smp", "1", *extra, "-bios", str(rom)]
