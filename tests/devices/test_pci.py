@@ -232,7 +232,7 @@ def test_chipset_without_firmware_does_nothing_yet() -> None:
     for function in (bridge, mch, pm, lpc):
         function.announce()
     assert pam == [(0,) * 13] * 2
-    assert windows == bases == []
+    assert not windows and not bases
 
 
 def test_q35() -> None:
