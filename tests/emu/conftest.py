@@ -14,8 +14,8 @@ def build(monkeypatch, tmp_path):
 
     def make(step=spin, **options):
         def accelerator(name, s, host, ram):
-            made.cpu = FakeAccelerator(s, host, step)
-            return made.cpu
+            made.fake = FakeAccelerator(s, host, step)
+            return made.fake
 
         monkeypatch.setattr(machine_module, "make_accelerator", accelerator)
         sector = tmp_path / "sector"

@@ -99,8 +99,8 @@ def test_a_halted_processor_is_woken_by_the_timer(build):
 
     machine = build(step)
     assert machine.run(until="enough", timeout=5).kind is StopKind.CONDITION
-    assert machine.cpu.vectors == [8] * 5
-    assert machine.cpu.runs < 100  # it slept in between
+    assert machine.fake.vectors == [8] * 5
+    assert machine.fake.runs < 100  # it slept in between
 
 
 def test_a_halted_processor_does_not_burn_the_host(build):
@@ -108,7 +108,7 @@ def test_a_halted_processor_does_not_burn_the_host(build):
     before = time.process_time()
     machine.run(timeout=0.3)
     assert time.process_time() - before < 0.15
-    assert machine.cpu.runs < 20
+    assert machine.fake.runs < 20
 
 
 def test_halted_with_interrupts_off_sleeps_too(build):
@@ -122,8 +122,8 @@ def test_halted_with_interrupts_off_sleeps_too(build):
 
     machine = build(step)
     machine.run(timeout=0.3)
-    assert machine.cpu.vectors == []
-    assert machine.cpu.runs < 20
+    assert machine.fake.vectors == []
+    assert machine.fake.runs < 20
 
 
 def test_counted_time_is_deterministic(build):
