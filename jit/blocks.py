@@ -32,6 +32,7 @@ from pyemu.cpu.state import (
     State,
 )
 from pyemu.jit import layout as ly
+from pyemu.jit import translator
 from pyemu.jit.native import peek8, peek64, poke8, poke64
 
 FORMS = build_table().forms
@@ -248,8 +249,9 @@ def block_granules(block: int, second: int) -> int:
 def kill(s: State, block: int) -> int:
     """Make a block unreachable: nobody finds it, and code that jumps to it directly goes back to the loop."""
     rip = peek64(block + ly.B_SIZE + 8 * rc.R_RIP)
-    if peek64(jump_entry(s, rip) + 8) == peek64(block + 8 * ly.B_CODE):
-        poke64(jump_entry(s, rip), NO_PAGE)
+    entry = jump_entry(s, rip)
+    if peek64(entry) != ly.JUMP_EMPTY and peek64(entry + 8) == peek64(block + 8 * ly.B_CODE):
+        poke64(entry, ly.JUMP_DEAD)
     poke64(block + 8 * ly.B_RIP, ly.DEAD)
     s[ly.KILLED] = 1
     s[ly.EXIT_SLOT] = 0
@@ -276,7 +278,9 @@ def link(s: State, block: int) -> int:
     if peek64(slot + 8 * ly.S_TARGET) != peek64(slot + 8 * ly.S_UNLINKED):
         return 0
     if peek64(block + 8 * ly.B_PAGE2) != NO_PAGE:
-        return 0  # its second page may be mapped elsewhere by then: always through lookup()
+        if translator.room(s):  # its second page may be mapped elsewhere by then: always through the jump cache
+            poke64(slot + 8 * ly.S_TARGET, translator.goto_stub(s, peek64(block + 8 * ly.B_RIP)))
+        return 0
     poke64(slot + 8 * ly.S_TARGET, peek64(block + 8 * ly.B_CODE))
     poke64(slot + 8 * ly.S_NEXT, peek64(block + 8 * ly.B_INCOMING))
     poke64(block + 8 * ly.B_INCOMING, slot)
@@ -291,11 +295,21 @@ def jump_entry(s: State, rip: int) -> int:
     return s[ly.JUMP_CACHE] + 16 * (index | (rip >> 63) << ly.JUMP_CACHE_BITS)
 
 
+def jump_log(s: State, half: int) -> int:
+    """Host address of the list of the entries of a half that are not empty: emptying it costs what it holds."""
+    return s[ly.JUMP_CACHE] + ly.JUMP_LOG + half * (8 * ly.JUMP_CACHE_SIZE)
+
+
 def enter_jump(s: State, block: int) -> int:
-    """Let indirect jumps find a block without the loop. Only in 64-bit mode, and not for code that spans two pages."""
-    if s[MODE] & md.CODE64 and peek64(block + 8 * ly.B_PAGE2) == NO_PAGE:
-        rip = peek64(block + 8 * ly.B_RIP)
+    """Let indirect jumps find a block without the loop, in 64-bit mode. Both pages of one that spans two are where they
+    are until the jump cache forgets that half of the address space."""
+    rip = peek64(block + 8 * ly.B_RIP)
+    if s[MODE] & md.CODE64 and (rip ^ (rip + peek64(block + 8 * ly.B_BYTES))) >> 63 == 0:
         entry = jump_entry(s, rip)
+        half = rip >> 63
+        if peek64(entry) == ly.JUMP_EMPTY:
+            poke64(jump_log(s, half) + 8 * s[ly.JUMP_LOG_COUNT + half], entry)
+            s[ly.JUMP_LOG_COUNT + half] += 1
         poke64(entry, rip ^ ((s[MODE] << ly.JUMP_CACHE_MODE_SHIFT) & M64))
         poke64(entry + 8, peek64(block + 8 * ly.B_CODE))
     return 0
@@ -303,9 +317,11 @@ def enter_jump(s: State, block: int) -> int:
 
 def forget_jumps(s: State, kernel_too: int) -> int:
     """Linear addresses may lead elsewhere now: empty the jump cache, of user addresses or of all."""
-    last = ly.JUMP_CACHE_BYTES if kernel_too else ly.JUMP_CACHE_BYTES // 2
-    for at in range(s[ly.JUMP_CACHE], s[ly.JUMP_CACHE] + last, 16):
-        poke64(at, NO_PAGE)  # no canonical address with a mode gives this tag
+    for half in range(1 + int(kernel_too != 0)):
+        log = jump_log(s, half)
+        for k in range(s[ly.JUMP_LOG_COUNT + half]):
+            poke64(peek64(log + 8 * k), ly.JUMP_EMPTY)
+        s[ly.JUMP_LOG_COUNT + half] = 0
     return 0
 
 

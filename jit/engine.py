@@ -88,6 +88,7 @@ class Engine:
         s[CODE_BITMAP], s[ly.HANDLERS] = self.bitmap.address, self.native.handlers.address
         self.code = hostmem.CodeCache(CODE_SIZE)
         self.jump_cache = hostmem.Array(ly.JUMP_CACHE_BYTES)
+        self.jump_cache.map[: ly.JUMP_LOG] = b"\xff" * ly.JUMP_LOG  # JUMP_EMPTY
         self.stencils = hostmem.Array(len(image.stencils))
         self.stencils.map[: len(image.stencils)] = image.stencils
         self.forms = hostmem.Array(len(image.forms))
@@ -100,6 +101,7 @@ class Engine:
         )  # fmt: skip
         for word, name in (
             (ly.ENTER, "enter"), (ly.THUNK_EXEC, "exec"), (ly.THUNK_LEAVE, "leave"), (ly.THUNK_UNLINKED, "unlinked"),
+            (ly.THUNK_PROCEED, "proceed"),
         ):  # fmt: skip
             s[word] = self.native.address(f"thunk.{name}")
         s[ly.USE_CODE] = int(self.mode == "jit")

@@ -29,6 +29,8 @@ THUNK_EXEC = JIT + 17
 JUMP_CACHE = JIT + 19  # host address of the jump cache
 THUNK_LEAVE = JIT + 20
 THUNK_UNLINKED = JIT + 21
+THUNK_PROCEED = JIT + 24
+JUMP_LOG_COUNT = JIT + 25  # 2 words: how long those lists are
 HOLE_VALUES = JIT + 32  # values of the holes of the instruction being translated, by hole number (stencils.HOLES)
 FORMS = JIT + 23  # host address of the form table (stencil_table.py)
 COLD_NEXT = JIT + 22  # stubs grow down from the end of the code cache; this is the lowest
@@ -64,10 +66,13 @@ PAGE_WORDS = 2
 # The tag is RIP with the mode word's 17 bits folded over its sign bits, so one compare checks both: of a canonical
 # address
 # those bits are all alike, and no two modes are each other's complement.
-JUMP_CACHE_BITS = 11
+JUMP_CACHE_BITS = 13
 JUMP_CACHE_SIZE = 1 << JUMP_CACHE_BITS
 JUMP_CACHE_MODE_SHIFT = 47
-JUMP_CACHE_BYTES = 2 * JUMP_CACHE_SIZE * 16
+JUMP_EMPTY = 0xFFFFFFFFFFFFFFFF  # no canonical address with a mode gives these two tags: nothing was here since the
+JUMP_DEAD = 0xFFFFFFFFFFFFFFFE  # half was emptied; or there was, and its block is dead
+JUMP_LOG = 2 * JUMP_CACHE_SIZE * 16  # offset of two lists, of the addresses of the entries that are not empty
+JUMP_CACHE_BYTES = JUMP_LOG + 2 * JUMP_CACHE_SIZE * 8
 
 # ---- a chain slot: where a block's exit goes
 # ---------------------------------------------------------------------------

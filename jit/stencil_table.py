@@ -16,8 +16,8 @@ STENCIL_SIZE, RELOCATION_SIZE, FORM_ENTRY = 16, 16, 8
 
 # Numbers of the stencils that belong to no instruction; 0 means none.
 _NUMBER = {name: number for number, name in enumerate(HELPERS, 1)}
-PROLOGUE, EXECUTE, UNLINKED, CHAIN, GOTO, STOP, INDIRECT_END = (
-    _NUMBER[n] for n in ("prologue", "exec", "unlinked", "chain", "goto", "stop", "indirect")
+PROLOGUE, EXECUTE, UNLINKED, CHAIN, GOTO, STOP, PROCEED, INDIRECT_END = (
+    _NUMBER[n] for n in ("prologue", "exec", "unlinked", "chain", "goto", "stop", "proceed", "indirect")
 )
 E_BASE, E_INDEX, E_BASE_INDEX, E_CONSTANT, E_SEGMENT = (
     _NUMBER[n] for n in ("ea_base", "ea_index", "ea_base_index", "ea_constant", "ea_segment")
@@ -25,6 +25,7 @@ E_BASE, E_INDEX, E_BASE_INDEX, E_CONSTANT, E_SEGMENT = (
 (
     H_REG, H_RM, H_OP, H_BASE, H_INDEX, H_SEGMENT, H_SCALE, H_DISP, H_IMM, H_IMM32, H_IMM64, H_DISP64, H_RIP, H_NEXT,
     H_COUNT, H_RECORD, H_RESUME, H_TLB, H_SLOT, H_SLOT_NEXT, H_SLOW, H_CONT, H_EXEC, H_LEAVE, H_UNLINKED,
+    H_PROCEED,
 ) = HOLE.values()  # fmt: skip
 
 # Facts about a form.
@@ -35,7 +36,7 @@ MEMORY = 8  # needs the effective address in tmp
 ADDRESS_ONLY = 16  # LEA: without the segment base
 RELATIVE = 32  # a direct jump: needs chain slots
 JUMP = 64  # ... unconditional
-ENDS = 128  # ends the block, and what follows must go through the loop
+ENDS = 128  # ends the block, and what follows may see another mode or mapping, or an event that waited
 
 
 def facts(form: Form, stencil: Stencil | None) -> int:

@@ -37,11 +37,11 @@ STENCIL_TYPE = ir.FunctionType(VOID, [PTR, I64, I64, I64])
 HOLES = (
     "reg", "rm", "op", "base", "index", "segment", "scale", "disp", "imm", "imm32", "imm64", "disp64", "rip", "next",
     "count", "record", "resume", "tlb", "slot", "slot_next",
-    "slow", "cont", "exec", "leave", "unlinked",
+    "slow", "cont", "exec", "leave", "unlinked", "proceed",
 )  # fmt: skip
 HOLE = {name: number for number, name in enumerate(HOLES)}
 DEAD = ":dead"  # ends the name of a stencil that leaves out its flag writes
-CODE_HOLES = ("slow", "cont", "exec", "leave", "unlinked")
+CODE_HOLES = ("slow", "cont", "exec", "leave", "unlinked", "proceed")
 # Ranges of values, which decide the encoding: offsets and 32-bit values, signed 32 bits, anything.
 # Numbers far above those that llvmlite gives its own metadata (branch weights).
 _UNSIGNED32, _UNSIGNED31, _SIGNED32, _ANY = "!900000", "!900001", "!900002", "!900003"
@@ -376,6 +376,12 @@ def _stop(e: Helper) -> None:
     e.go("leave")
 
 
+def _proceed(e: Helper) -> None:
+    """On with the next block, unless an event waits."""
+    _store_rip(e)
+    e.go("proceed")
+
+
 def _with(e: Helper, where: str, first: str, second: str | None = None) -> None:
     """Tail-call a thunk with the arguments a and b."""
     second_value = e.hole(second) if second else e.c
@@ -394,6 +400,7 @@ HELPERS: dict[str, Callable[[Helper], None]] = {
     "chain": lambda e: e.go_slot("slot"),
     "goto": _goto,
     "stop": _stop,
+    "proceed": _proceed,
     "indirect": indirect,
 }
 

@@ -3,6 +3,7 @@
     thunk.enter(state, code)                C convention: runs translated code until it returns
     thunk.exec(state, tmp, record, resume)  runs an instruction's handler; on with the block if it is NEXT
     thunk.unlinked(state, tmp, slot, -)     a chain slot without a target: tell the loop which, with RIP set
+    thunk.proceed(state, ...)               RIP is set: on with the block there, unless an event waits or it isn't known
     thunk.leave(state, ...)                 back to the loop, RIP is set
 
 ICOUNT has been charged for the whole block at its start; exec shows a handler the exact count, and takes back what a
@@ -13,9 +14,13 @@ that ends early has not executed.
 from __future__ import annotations
 
 from pyemu.cpu.decode import record as rc
-from pyemu.cpu.state import EXIT_REQUEST, ICOUNT, RIP
+from pyemu.cpu.state import EXIT_REQUEST, HALTED, ICOUNT, IRQ_PENDING, MODE, NMI_PENDING, RIP
 from pyemu.jit import layout as ly
 from pyemu.jit.layout import JUMPED, NEXT
+
+# What the loop looks at between blocks. It takes the interrupt shadow into account too, but that only holds back what
+# waits; and each block checks the budget.
+EVENTS = (EXIT_REQUEST, IRQ_PENDING, NMI_PENDING, HALTED)
 
 
 def _word(name: str, index: int, base: str = "%s") -> str:
@@ -27,6 +32,11 @@ def text() -> str:
     length_byte = rc.PACKED * 8 + rc.LENGTH // 8
     index_byte = rc.PACKED * 8 + rc.INDEX // 8
     count_byte = rc.PACKED * 8 + ly.COUNT_SHIFT // 8
+    waiting = "  %waiting.0 = add i64 0, 0\n"
+    for k, index in enumerate(EVENTS):
+        waiting += _word(f"event.{k}", index)
+        waiting += f"  %is.{k} = load atomic i64, ptr %event.{k} monotonic, align 8\n"
+        waiting += f"  %waiting.{k + 1} = or i64 %waiting.{k}, %is.{k}\n"
     return f"""
 define void @thunk.enter(ptr %s, i64 %code) nounwind {{
   %f = inttoptr i64 %code to ptr
@@ -41,6 +51,33 @@ define preserve_nonecc void @thunk.unlinked(ptr %s, i64 %tmp, i64 %a, i64 %b) no
   %slot = inttoptr i64 %a to ptr
 {_word("target", ly.S_RIP, "%slot")}  %rip = load i64, ptr %target
 {_word("where", RIP)}  store i64 %rip, ptr %where
+  ret void
+}}
+define preserve_nonecc void @thunk.proceed(ptr %s, i64 %tmp, i64 %a, i64 %b) nounwind {{
+{waiting}  %event = icmp ne i64 %waiting.{len(EVENTS)}, 0
+  br i1 %event, label %leave, label %look
+look:
+{_word("rip.at", RIP)}  %rip = load i64, ptr %rip.at
+{_word("mode.at", MODE)}  %mode = load i64, ptr %mode.at
+{_word("cache.at", ly.JUMP_CACHE)}  %cache = load ptr, ptr %cache.at
+  %folded = shl i64 %mode, {ly.JUMP_CACHE_MODE_SHIFT}
+  %tag = xor i64 %rip, %folded
+  %high = lshr i64 %rip, {ly.JUMP_CACHE_BITS}
+  %mixed = xor i64 %rip, %high
+  %index = and i64 %mixed, {ly.JUMP_CACHE_SIZE - 1}
+  %sign = lshr i64 %rip, 63
+  %half = shl i64 %sign, {ly.JUMP_CACHE_BITS}
+  %place = or i64 %index, %half
+  %entry = getelementptr {{ i64, ptr }}, ptr %cache, i64 %place
+  %known = load i64, ptr %entry
+  %hit = icmp eq i64 %known, %tag
+  br i1 %hit, label %found, label %leave
+found:
+  %code.at = getelementptr i8, ptr %entry, i64 8
+  %code = load ptr, ptr %code.at
+  musttail call preserve_nonecc void %code(ptr %s, i64 0, i64 0, i64 0)
+  ret void
+leave:
   ret void
 }}
 define preserve_nonecc void @thunk.exec(ptr %s, i64 %tmp, i64 %a, i64 %b) nounwind {{
@@ -88,6 +125,7 @@ stop:
 jumped:
   %one = add i64 %after, 1
   store i64 %one, ptr %icount
+  musttail call preserve_nonecc void @thunk.proceed(ptr %s, i64 0, i64 0, i64 0)
   ret void
 fault:
 {_word("rip.at", rc.R_RIP, "%record")}  %rip = load i64, ptr %rip.at

@@ -39,6 +39,7 @@ from pyemu.jit.stencil_table import (
     H_LEAVE,
     H_NEXT,
     H_OP,
+    H_PROCEED,
     H_RECORD,
     H_REG,
     H_RESUME,
@@ -54,6 +55,7 @@ from pyemu.jit.stencil_table import (
     JUMP,
     MAY_EXIT,
     MEMORY,
+    PROCEED,
     PROLOGUE,
     READS_FLAGS,
     RELATIVE,
@@ -181,17 +183,20 @@ def make_slot(s: State, block: int, target: int) -> int:
     poke64(slot + 8 * ly.S_RIP, target)
     poke64(slot + 8 * ly.S_BLOCK, block)
     hole(s, H_SLOT, slot)
-    stub = 0
-    if (target ^ peek64(block + 8 * ly.B_RIP)) >> 12 == 0:
-        stub = cold(s, UNLINKED)
-    else:
-        following = s[ly.HOLE_VALUES + H_NEXT]
-        hole(s, H_NEXT, target)
-        stub = cold(s, GOTO)
-        hole(s, H_NEXT, following)
+    same_page = (target ^ peek64(block + 8 * ly.B_RIP)) >> 12 == 0
+    stub = cold(s, UNLINKED) if same_page else goto_stub(s, target)
     poke64(slot + 8 * ly.S_TARGET, stub)
     poke64(slot + 8 * ly.S_UNLINKED, stub)
     return slot
+
+
+def goto_stub(s: State, target: int) -> int:
+    """A stub that jumps to RIP `target` through the jump cache."""
+    following = s[ly.HOLE_VALUES + H_NEXT]
+    hole(s, H_NEXT, target)
+    stub = cold(s, GOTO)
+    hole(s, H_NEXT, following)
+    return stub
 
 
 def canonical(address_: int) -> int:
@@ -231,7 +236,7 @@ def finish(s: State, block: int, record: int, at: int) -> int:
     info = peek32(entry + 4)
     following = s[ly.HOLE_VALUES + H_NEXT]
     if info & ENDS:
-        return paste(s, STOP, at)
+        return paste(s, PROCEED, at)
     if s[MODE] & md.CODE64 == 0:
         return paste(s, STOP, at)
     if (following ^ peek64(block + 8 * ly.B_RIP)) >> 12 == 0:
@@ -248,6 +253,7 @@ def translate(s: State, block: int) -> int:
     hole(s, H_EXEC, s[ly.THUNK_EXEC])
     hole(s, H_LEAVE, s[ly.THUNK_LEAVE])
     hole(s, H_UNLINKED, s[ly.THUNK_UNLINKED])
+    hole(s, H_PROCEED, s[ly.THUNK_PROCEED])
     hole(s, H_TLB, 8 * (TLB + s[MMU] * TLB_ENTRIES * TLB_ENTRY_WORDS))
     hole(s, H_COUNT, count)
     hole(s, H_NEXT, peek64(block + 8 * ly.B_RIP))

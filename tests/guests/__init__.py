@@ -11,6 +11,7 @@ from pathlib import Path
 import keystone
 
 HOSTILE = ("garbage", "mmio_jump", "self_mapped", "device_flood", "cli_loop")
+OTHERS = ("remapped_code",)
 BASE = 0x100000
 TSS = 0x187000
 CONSTANTS = {
@@ -33,15 +34,15 @@ def _text(name: str) -> str:
 
 @functools.cache
 def build(name: str) -> bytes:
-    """The image of one of the `HOSTILE` guests."""
-    if name not in HOSTILE:
-        raise ValueError(f"no hostile guest is called {name}")
+    """The image of one of the `HOSTILE` guests, or of one of the `OTHERS`."""
+    if name not in (*HOSTILE, *OTHERS):
+        raise ValueError(f"no guest is called {name}")
     text = "\n".join(
         [
             *(f".set {constant}, {value:#x}" for constant, value in CONSTANTS.items()),
             _text("long_mode"),
-            _text(f"hostile_{name}"),
-            f'announcement:\n.asciz "hostile {name}\\r\\n"',
+            _text(f"hostile_{name}" if name in HOSTILE else name),
+            f'announcement:\n.asciz "{"hostile " if name in HOSTILE else ""}{name}\\r\\n"',
             "image_end:\n",
         ]
     )
