@@ -16,7 +16,7 @@ from pyemu.cpu.decode import record as rc
 from pyemu.cpu.faults import UD, XM, raise_fault
 from pyemu.cpu.instruction import STACK_ACCESS, Instruction
 from pyemu.cpu.ops import Form
-from pyemu.cpu.state import CR4, GPR, M64, MXCSR, RIP, RSP, SS, STACK_MASK, VALUE, State
+from pyemu.cpu.state import CR4, GPR, M64, MXCSR, RIP, RSP, SS, STACK_MASK, VALUE, VECTOR, State
 from pyemu.cpu.values import Value
 
 CR4_OSXMMEXCPT = 1 << 10
@@ -164,7 +164,7 @@ class Concrete(Instruction):
     # ---- floating point ----------------------------------------------------------------------------------
     def _floats(self) -> sf.FloatContext:
         if not self.uses_float:
-            word = self.s[MXCSR]
+            word = self.mxcsr().payload
             self.context = sf.FloatContext(
                 rounding=word >> 13 & 3, daz=bool(word & 0x40), ftz=bool(word & 0x8000), masks=word >> 7 & 0x3F
             )
@@ -173,7 +173,7 @@ class Concrete(Instruction):
 
     def _finish_float(self) -> None:
         """Accrue the exception flags; an unmasked one is #XM (or #UD) and cancels the instruction's writes."""
-        if not self.uses_float:
+        if not self.uses_float or self.quiet:
             return
         flags = sf.reported_flags(self.context.flags, self.context.masks)
         self.s[MXCSR] |= flags
@@ -278,6 +278,16 @@ class Concrete(Instruction):
 
     def probe_write(self, linear: Value, size: int) -> None:
         self._check(memory.probe(self.s, linear.payload, size, memory.WRITE | self._segment_access()))
+
+    def vector(self, width: int) -> Value:
+        return self.state(VECTOR, width)
+
+    def set_vector(self, value: Value) -> None:
+        size = value.width // 8
+        self.bytes[8 * VECTOR : 8 * VECTOR + size] = value.payload.to_bytes(size, "little")
+
+    def memory_access(self) -> Value:
+        return self.constant(self._segment_access(), 64)
 
     def stack_linear(self, offset: int, size: int, access: int) -> Value:
         return self.stack_linear_at(self.state(GPR + RSP) + offset, size, access)

@@ -14,13 +14,16 @@ from collections.abc import Callable
 from typing import Any
 
 from pyemu.cpu import flags as fl
+from pyemu.cpu import vector_memory
 from pyemu.cpu.decode import record as rc
-from pyemu.cpu.ops import Form, Operand
+from pyemu.cpu.ops import Form, Operand, parse_encoding
 from pyemu.cpu.state import CC_DST, CC_SRC, CPL, CS, GPR, MXCSR, RSP, SEG_LIMIT, STACK_MASK, VALUE
 from pyemu.cpu.values import Builder, Value
 
 UD, NM, TS, NPV, SSV, GP, PF, MF, AC, XM, DE = 6, 7, 10, 11, 12, 13, 14, 16, 17, 19, 0
 READ, WRITE = 0, 1
+MAX_VECTOR = 512  # what a VEX instruction clears above its result (SDM 1, 14.1.1)
+ALL_MASKED, ROUNDING, ROUNDING_AT = 0x1F80, 0x6000, 13  # of MXCSR (SDM 1, figure 10-3)
 STACK_ACCESS = 4  # access through SS: #SS instead of #GP for a non-canonical address
 
 
@@ -97,6 +100,18 @@ class Instruction(Builder):
         """Linear address of `size` bytes at another offset in the stack segment (wrapped to the stack's width)."""
 
     @abstractmethod
+    def vector(self, width: int) -> Value:
+        """State[VECTOR] as the last call() left it."""
+
+    @abstractmethod
+    def set_vector(self, value: Value) -> None:
+        """Put a value into State[VECTOR], for call()."""
+
+    @abstractmethod
+    def memory_access(self) -> Value:
+        """STACK_ACCESS if the memory operand is in SS, else 0; 64 bits."""
+
+    @abstractmethod
     def fault_if(self, condition: Value, vector: int, error: int = 0) -> None:
         """Raise an exception when the condition (width 1) holds."""
 
@@ -118,7 +133,7 @@ class Instruction(Builder):
         return self.constant(number & ((1 << (width or self.width)) - 1), width or self.width)
 
     # ---- operands ------------------------------------------------------------------------------------------
-    _FIELDS = {"reg": rc.REG, "rm": rc.RM, "op": rc.OP}
+    _FIELDS = {"reg": rc.REG, "rm": rc.RM, "op": rc.OP, "vvvv": rc.VVVV, "is4": rc.IS4}
 
     def field(self, operand: Operand) -> int:
         """The REGS field of a register operand, for register() and set_register() at other widths."""
@@ -148,12 +163,12 @@ class Instruction(Builder):
     def read(self, operand: Operand) -> Value:
         """The operand's value at its own width. Immediates are sign-extended where the table says so."""
         kind, width = operand.kind, operand.width
-        if kind in ("reg", "xmm", "mm", "fixed"):
+        if kind in ("reg", "xmm", "mask", "mm", "fixed"):
             if operand.source == "fixed":
                 return self.state(GPR + operand.number, width)
             return self.register(self._FIELDS[operand.source], width)
         if operand.is_memory:
-            return self.load(self.address(operand), width)
+            return self.vector_source(operand) if self.form.space == "EVEX" else self.load(self.address(operand), width)
         if kind in ("imm", "rel"):
             return self.record_word(rc.IMM2 if operand.source == "imm2" else rc.IMM).trunc(width)
         if kind == "one":
@@ -182,14 +197,89 @@ class Instruction(Builder):
         """Write an operand. A 32-bit general register is zero-extended to 64; narrower ones merge."""
         assert value.width == operand.width, f"{self.form.name}: {value.width} bits into {operand}"
         if operand.is_memory:
-            self.store(self.address(operand, WRITE), value)
+            if self.masked:
+                self.store_masked(self.address(operand, WRITE), value)
+            else:
+                self.store(self.address(operand, WRITE), value)
             return
-        if operand.kind == "reg" and operand.size == 4:
+        if (operand.kind == "reg" and operand.size == 4) or operand.kind == "mask":
             value = value.zext(64)
+        elif operand.kind == "xmm" and self.form.space:
+            value = self.merge(operand, value).zext(MAX_VECTOR)
         if operand.source == "fixed":
             self.set_state(GPR + operand.number, value)
         else:
             self.set_register(self._FIELDS[operand.source], value)
+
+    # ---- VEX and EVEX ----------------------------------------------------------------------------------------
+    @property
+    def masked(self) -> bool:
+        """May the form have a mask?"""
+        return self.form.row.element != 0
+
+    def mask(self, count: int) -> Value:
+        """The mask of a masked form, for `count` elements (`count` bits)."""
+        return self.register(rc.MASK, 64).trunc(count)
+
+    def zeroing(self) -> Value:
+        """EVEX.z, width 1."""
+        return (self.record_field(rc.PACKED, rc.RFLAGS_SHIFT, 8) & rc.ZEROING).ne(0)
+
+    def merge(self, dst: Operand, value: Value) -> Value:
+        """The elements that the mask selects from `value`, the others from the destination, or zero."""
+        lane = self.form.row.element
+        if not lane or self.form.row.masking == "K":
+            return value
+        old = self.zeroing().select(0, self.read(dst))
+        pick: Callable[[Value, Value, Value], Value] = lambda new, kept, m: m.select(new, kept)  # noqa: E731
+        if self.scalar:  # the mask is for the lowest element
+            low = pick(value.trunc(lane), old.trunc(lane), self.mask(1))
+            return self.join((low, *(self.lane(value, lane, n) for n in range(1, value.width // lane))))
+        return self.map(lane, pick, value, old, self.mask(value.width // lane))
+
+    def write_mask(self, dst: Operand, bits: Value) -> None:
+        """Write a mask register: one bit an element, 0 where the mask leaves one out."""
+        if self.masked:
+            bits = bits & self.mask(bits.width)
+        self.write(dst, bits.zext(dst.width))
+
+    @property
+    def scalar(self) -> bool:
+        """Is it an operation on the lowest element alone?"""
+        return parse_encoding(self.form.row.encoding).lig
+
+    def active(self, value: Value, lane: int) -> Value:
+        """Floating-point numbers with 1.0 in place of those that the mask leaves out: they raise no exceptions."""
+        if not self.masked:
+            return value
+        one = self.const(0x3FF0000000000000 if lane == 64 else 0x3F800000, lane)
+        if value.width == lane:
+            return self.mask(1).select(value, one)
+        count = value.width // lane
+        return self.map(lane, lambda x, m: m.select(x, one), value, self.mask(count))
+
+    def vector_source(self, operand: Operand) -> Value:
+        """A memory operand of an EVEX instruction: repeated, or only where the mask selects, or whole."""
+        row = self.form.row
+        if self.form.b:
+            one = self.load(self.address(operand, size=row.broadcast // 8), row.broadcast)
+            return self.join([one] * (operand.width // row.broadcast))
+        if not self.masked or row.whole:
+            return self.load(self.address(operand), operand.width)
+        result = self.form.operands[0]
+        count = 1 if self.scalar else (operand if result.kind == "mask" else result).width // row.element
+        return self.load_masked(self.address(operand), operand.width, count)
+
+    def load_masked(self, linear: Value, width: int, count: int) -> Value:
+        """Read the elements that the mask selects, the others as 0; those cannot fault (SDM 2, 2.7.7)."""
+        self.call(vector_memory.load, linear, width // 8 // count, self.mask(count), self.memory_access())
+        return self.vector(width)
+
+    def store_masked(self, linear: Value, value: Value) -> None:
+        """Write the elements that the mask selects."""
+        count = 1 if self.scalar else value.width // self.form.row.element
+        self.set_vector(value)
+        self.call(vector_memory.store, linear, value.width // 8 // count, self.mask(count), self.memory_access())
 
     # ---- named registers -----------------------------------------------------------------------------------
     def gpr(self, number: int, width: int | None = None) -> Value:
@@ -339,9 +429,20 @@ class Instruction(Builder):
         self.fault_if((linear & (size - 1)).ne(0), GP)
 
     # ---- SSE environment --------------------------------------------------------------------------------------
+    @property
+    def quiet(self) -> bool:
+        """EVEX.b between registers: floating point reports no exception (SDM 2, 2.7.8)."""
+        return self.form.b and not self.form.is_memory
+
     def mxcsr(self) -> Value:
-        """MXCSR, 32 bits."""
-        return self.state(MXCSR, 32)
+        """MXCSR as the instruction is to see it, 32 bits."""
+        word = self.state(MXCSR, 32)
+        if self.quiet:
+            word = word | ALL_MASKED
+            if self.form.row.rounding == "er":
+                rounding = self.record_field(rc.PACKED, rc.RFLAGS_SHIFT, 8) >> rc.ROUNDING_SHIFT
+                word = (word & ~ROUNDING) | (rounding.trunc(32) << ROUNDING_AT)
+        return word
 
     def split_value(self) -> tuple[Value, Value]:
         """State[VALUE] and State[VALUE + 1] as the last call() left them."""

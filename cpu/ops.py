@@ -8,8 +8,15 @@ A row is written as a decorator on the function that defines the instruction (se
 Encoding, as in SDM 2, chapter 3: hex bytes of the opcode, with `/r` (ModRM), `/0`../`7` (ModRM with that reg field),
 `+r` after the last byte (register in its low three bits), a full ModRM byte as an extra opcode byte where the table
 has one (`0F 01 F8`, `D9 E8`), a leading mandatory prefix `NP`, `66`, `F3`, `F2`, and `W0`/`W1` where REX.W selects.
+VEX and EVEX rows begin as in the SDM: `VEX.66.0F38.W0 18 /r`. A length may stand behind VEX or EVEX (128, 256, 512, LIG
+for "ignored", LZ for "must be 0", or several: `128/256`); without one, all lengths of the encoding are meant. W may be
+left out where it is ignored or is the size of general registers.
 Operands, as in SDM 2, appendix A: an addressing letter and a type letter (`Ev`, `Gb`, `Iz`, `Wdq`), or a fixed
-register (`AL`, `rAX`, `CL`, `DX`, `1`).
+register (`AL`, `rAX`, `CL`, `DX`, `1`). Vectors have the types `x` (the vector length), `h`, `f`, `e` (a half, a
+fourth, an eighth of it) and the fixed ones. `H` is the vector register of VEX.vvvv; in a legacy row it is the
+destination's, so that one definition with three operands serves both. `L` is the vector register of the immediate's
+upper half, `B` the general register of VEX.vvvv; `KG`, `KH`, `KR`, `KM` are mask registers of reg, vvvv, rm, and rm or
+memory.
 
 `flags` is what happens to CF PF AF ZF SF OF: "" nothing, "r" read, "w" all written, "m" some written (so all are
 also read).
@@ -19,9 +26,11 @@ first use. Not here: byte-level decoding (decode/), meaning (semantics/).
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 Semantics = Callable[..., None]
@@ -51,6 +60,14 @@ class Row:
     sets_rip: bool = False  # the mechanism it calls sets RIP in every case (far transfers, IRET, SYSCALL, INT)
     extra: tuple[Any, ...] = ()  # static arguments passed to the function after the operands (condition code ...)
     rare: bool = False  # few guests execute it: native code is made when one does
+    # EVEX (SDM 2, 2.7)
+    element: int = 0  # bits of an element of the destination, for masking; 0: a mask is refused
+    masking: str = "kz"  # what element allows: "k" merging only, "kz" zeroing too, "K" a mask is required
+    broadcast: int = 0  # bits of an element that EVEX.b repeats from memory; 0: EVEX.b with memory is refused
+    rounding: str = ""  # EVEX.b between registers: "er" embedded rounding, "sae" suppressed exceptions, "" refused
+    disp8: int = 0  # bytes that an 8-bit displacement counts in, where that is not the memory operand's size
+    whole: bool = False  # a memory source is read whole whatever the mask is (exception type E4NF, SDM 2, 2.8)
+    vsib: int = 0  # bits of an index, for addresses with a vector of indices (VSIB)
 
     @property
     def lazy(self) -> bool:
@@ -62,9 +79,9 @@ class Row:
 class Operand:
     """One operand of a form; everything here is known before the bytes are."""
 
-    kind: str  # "reg" "mem" "imm" "rel" "fixed" "seg" "cr" "dr" "xmm" "mm" "st" "far" "moffs" "one" "str"
+    kind: str  # "reg" "mem" "imm" "rel" "fixed" "seg" "cr" "dr" "xmm" "mask" "mm" "st" "far" "moffs" "one" "str"
     size: int  # bytes
-    source: str  # "rm" "reg" "op" "imm" "imm2" or "fixed"
+    source: str  # "rm" "reg" "op" "vvvv" "is4" "imm" "imm2" or "fixed"
     number: int = 0  # register number of a fixed operand
 
     @property
@@ -79,20 +96,32 @@ class Operand:
 
 @dataclass(frozen=True)
 class Form:
-    """A row with operand size and register-or-memory decided: what gets one handler."""
+    """A row with operand size, vector length and register-or-memory decided: what gets one handler."""
 
     number: int
     row: Row
     size: int  # operand size in bytes: 2, 4, 8 (1 for byte forms)
     is_memory: bool  # ModRM names memory
     operands: tuple[Operand, ...]
+    space: str = ""  # "VEX", "EVEX" or "" for the legacy encoding
+    length: int = 0  # VEX and EVEX: vector length in bytes
+    b: bool = False  # EVEX.b: broadcast from memory, or rounding between registers
+
+    @property
+    def feature(self) -> str:
+        """CPUID features that announce it, between blanks."""
+        encoding = parse_encoding(self.row.encoding)
+        if self.space == "EVEX" and self.length < 64 and not encoding.lig and encoding.lengths != (16,):
+            return f"{self.row.feature} avx512vl"
+        return self.row.feature
 
     @property
     def name(self) -> str:
         """A unique symbol, which stays the same when rows are added: mnemonic, operand kinds, size, encoding, modes."""
         kinds = "_".join(f"{o.kind}{o.width}" for o in self.operands)
         encoding = re.sub(r"\W+", "_", self.row.encoding)
-        return f"{self.row.name}_{kinds}_{self.size}_{encoding}_{self.row.modes}"
+        length = f"_{8 * self.length}{'b' if self.b else ''}" if self.space else ""
+        return f"{self.row.name}_{kinds}_{self.size}{length}_{encoding}_{self.row.modes}"
 
 
 ROWS: list[Row] = []
@@ -121,13 +150,46 @@ class Encoding:
     modrm: bool  # has a ModRM byte
     modrm_byte: int  # exact ModRM byte, -1 for none
     rex_w: int  # 0 or 1 required, -1 for either
+    space: str = ""  # "VEX", "EVEX" or ""
+    lengths: tuple[int, ...] = ()  # VEX and EVEX: vector lengths in bytes
+    lig: bool = False  # the length field is ignored
 
 
+_MAPS = {"0F": 1, "0F38": 2, "0F3A": 3}
+_LENGTHS = {"128": 16, "LZ": 16, "256": 32, "512": 64}
+
+
+def _parse_vex(token: str) -> tuple[str, tuple[int, ...], bool, str, int, int]:
+    """Space, lengths, LIG, mandatory prefix, map and W of `VEX.128.66.0F38.W0`."""
+    space, *fields = token.split(".")
+    lengths: tuple[int, ...] = (16, 32) if space == "VEX" else (16, 32, 64)
+    lig, prefix, opcode_map, w = False, NP, 0, -1
+    for text in fields:
+        if text == "LIG":
+            lengths, lig = (16,), True
+        elif text.split("/")[0] in _LENGTHS:
+            lengths = tuple(_LENGTHS[part] for part in text.split("/"))
+        elif text in (NP, P66, PF3, PF2):
+            prefix = text
+        elif text in _MAPS:
+            opcode_map = _MAPS[text]
+        elif text in ("W0", "W1"):
+            w = int(text[1])
+        else:
+            raise ValueError(f"encoding {token!r}: unknown field {text!r}")
+    return space, lengths, lig, prefix, opcode_map, w
+
+
+@cache
 def parse_encoding(text: str) -> Encoding:
     """Parse the notation described in the module's docstring; ValueError names what is wrong."""
     tokens = text.split()
     prefix, opcode_map, digit, modrm, rex_w, plus = "", 0, -1, False, -1, False
-    if tokens[0] in (NP, P66, PF3, PF2) and len(tokens) > 1:
+    space, lig = "", False
+    lengths: tuple[int, ...] = ()
+    if tokens[0].startswith(("VEX", "EVEX")):
+        space, lengths, lig, prefix, opcode_map, rex_w = _parse_vex(tokens.pop(0))
+    elif tokens[0] in (NP, P66, PF3, PF2) and len(tokens) > 1:
         prefix = tokens.pop(0)
     code: list[int] = []
     for token in tokens:
@@ -142,7 +204,7 @@ def parse_encoding(text: str) -> Encoding:
             plus = plus or bool(match[2])
         else:
             raise ValueError(f"encoding {text!r}: unknown token {token!r}")
-    if code[0] == 0x0F and len(code) > 1:
+    if code[0] == 0x0F and len(code) > 1 and not space:
         code.pop(0)
         opcode_map = 1
         if code[0] in (0x38, 0x3A) and len(code) > 1:
@@ -154,7 +216,7 @@ def parse_encoding(text: str) -> Encoding:
             plus, byte, digit = False, -1, code[1] >> 3 & 7
     elif len(code) > 2:
         raise ValueError(f"encoding {text!r}: too many opcode bytes")
-    return Encoding(prefix, opcode_map, opcode, plus, digit, modrm, byte, rex_w)
+    return Encoding(prefix, opcode_map, opcode, plus, digit, modrm, byte, rex_w, space, lengths, lig)
 
 
 _FIXED = {
@@ -163,7 +225,7 @@ _FIXED = {
     "ES": ("seg", 2, 0), "CS": ("seg", 2, 1), "SS": ("seg", 2, 2), "DS": ("seg", 2, 3),
     "FS": ("seg", 2, 4), "GS": ("seg", 2, 5),
 }  # fmt: skip
-_SIZES = {"b": 1, "w": 2, "d": 4, "q": 8, "dq": 16, "x": 16, "ps": 16, "pd": 16, "ss": 4, "sd": 8, "t": 10, "": 0}
+_SIZES = {"b": 1, "w": 2, "d": 4, "q": 8, "dq": 16, "ss": 4, "sd": 8, "t": 10, "": 0}
 _VARIABLE = ("v", "z", "y", "p", "s", "a")
 
 
@@ -184,13 +246,33 @@ def _type_size(kind: str, size: int, long: bool) -> int:
     return _SIZES[kind]
 
 
-def _operand(code: str, size: int, memory: bool, row: Row, plus_r: bool) -> Operand:
-    """Resolve one operand code at a given operand size."""
+_SHARES = {"x": 1, "ps": 1, "pd": 1, "h": 2, "f": 4, "e": 8}  # types that are a share of the vector length
+_MASKS = {"KG": "reg", "KH": "vvvv", "KR": "rm", "KM": "rm"}
+
+
+def _vector(letter: str, kind: str, memory: bool, encoding: Encoding, length: int) -> Operand:
+    """A vector operand: a register has at least 16 bytes, memory what the type says."""
+    length = length or 16
+    size = length // _SHARES[kind] if kind in _SHARES else {"qq": 32, "oq": 64}.get(kind) or _SIZES[kind]
+    if memory and letter in "WM":
+        return Operand("mem", size, "rm")
+    source = {"V": "reg", "H": "vvvv" if encoding.space else "reg", "L": "is4"}.get(letter, "rm")
+    return Operand("xmm", max(size, 16), source)
+
+
+def _operand(code: str, size: int, memory: bool, row: Row, encoding: Encoding, length: int) -> Operand:
+    """Resolve one operand code at a given operand size and vector length."""
+    plus_r = encoding.plus_r
     if code in _FIXED:
         kind, width, number = _FIXED[code]
         width = size if width == -1 else min(size, 4) if width == -2 else width
         return Operand(kind, width, "fixed", number)
+    if code[:2] in _MASKS:
+        bytes_ = _SIZES[code[2:]]
+        return Operand("mem" if memory and code[:2] == "KM" else "mask", bytes_, _MASKS[code[:2]])
     letter, rest = code[0], code[1:]
+    if letter in "VHWUL" or (letter == "M" and rest in (*_SHARES, "qq", "oq")):
+        return _vector(letter, rest, memory or letter == "M", encoding, length)
     if letter == "I" and rest in ("b", "bs"):
         return Operand("imm", size if rest == "bs" else 1, "imm")
     if letter == "I" and rest == "b2":
@@ -221,12 +303,8 @@ def _operand(code: str, size: int, memory: bool, row: Row, plus_r: bool) -> Oper
             return Operand("cr", 8 if row.modes == "64" else 4, "reg")
         case "D":
             return Operand("dr", 8 if row.modes == "64" else 4, "reg")
-        case "V":
-            return Operand("xmm", 16, "reg")
-        case "W":
-            return Operand("mem" if memory else "xmm", bytes_ if memory else 16, "rm")
-        case "U":
-            return Operand("xmm", 16, "rm")
+        case "B":
+            return Operand("reg", bytes_, "vvvv")
         case "P":
             return Operand("mm", 8, "reg")
         case "Q":
@@ -244,10 +322,12 @@ def operand_sizes(row: Row) -> tuple[int, ...]:
     """The operand sizes (2, 4, 8, or 0 for 'does not matter') that a row expands to."""
     encoding = parse_encoding(row.encoding)
     codes = [c for c in row.operands.split(",") if c]
-    variable = any(c[0] in "EGRMIJAOZXY" and c[1:] in (*_VARIABLE, "bs") or c in ("rAX", "eAX") for c in codes)
+    variable = any(c[0] in "EGRMIJAOZXYB" and c[1:] in (*_VARIABLE, "bs") or c in ("rAX", "eAX") for c in codes)
     if row.sizes:
         return row.sizes
-    if encoding.rex_w == 1:
+    if encoding.space and variable:
+        return {0: (4,), 1: (8,), -1: (4, 8)}[encoding.rex_w]
+    if encoding.rex_w == 1 and not encoding.space:
         return (8,)
     if not variable:
         return (0,)
@@ -265,16 +345,23 @@ def expand(row: Row, first: int) -> list[Form]:
     """All forms of a row, numbered from `first`."""
     encoding = parse_encoding(row.encoding)
     codes = [c for c in row.operands.split(",") if c]
-    either = any(c[0] in "EWQ" for c in codes if c not in _FIXED)
+    either = any(c[0] in "EWQ" or c[:2] == "KM" for c in codes if c not in _FIXED)
     only_memory = any(c[0] == "M" for c in codes)
     choices = (False, True) if either else (only_memory,)
     if encoding.modrm_byte >= 0:
         choices = (False,)
     forms: list[Form] = []
-    for size in operand_sizes(row):
-        for memory in choices:
-            operands = tuple(_operand(c, size, memory, row, encoding.plus_r) for c in codes)
-            forms.append(Form(first + len(forms), row, size, memory, operands))
+    for size, length, memory, with_b in itertools.product(
+        operand_sizes(row), encoding.lengths or (0,), choices, (False, True)
+    ):
+        if with_b and not (row.broadcast if memory else row.rounding):
+            continue
+        if with_b and not memory and not encoding.lig:  # the length field is the rounding mode: 512 bits
+            if length != encoding.lengths[-1]:
+                continue
+        operands = tuple(_operand(c, size, memory, row, encoding, length) for c in codes)
+        number = first + len(forms)
+        forms.append(Form(number, row, size, memory, operands, encoding.space, length, with_b))
     return forms
 
 

@@ -164,6 +164,8 @@ TLB_ENTRIES = 1024
 TLB_ENTRY_WORDS = 4
 MMU_COUNT = 3
 TLB = _field("tlb", MMU_COUNT * TLB_ENTRIES * TLB_ENTRY_WORDS, "entries of read tag, write tag, exec tag, addend")
+ONES = _field("ones", 1, "all ones: the mask of an instruction without one")
+VECTOR = _field("vector", 8, "scratch: a vector on its way between generated code and mechanism")
 
 WORDS = _next
 
@@ -192,5 +194,6 @@ def new_state() -> State:
     from pyemu.cpu.cpuid import configure
 
     state = State()
+    state[ONES] = M64
     configure(state)
     return state

@@ -15,12 +15,12 @@ from collections.abc import Callable, Sequence
 
 import llvmlite.ir as ir
 
-from pyemu.cpu import memory, segments, tlb
+from pyemu.cpu import memory, segments, tlb, vector_memory
 from pyemu.cpu.decode import record as rc
 from pyemu.cpu.faults import raise_fault
 from pyemu.cpu.instruction import STACK_ACCESS
 from pyemu.cpu.ops import Form
-from pyemu.cpu.state import GPR, MMU, RIP, RSP, SS, STACK_MASK, TLB, TLB_ENTRIES, VALUE
+from pyemu.cpu.state import GPR, MMU, RIP, RSP, SS, STACK_MASK, TLB, TLB_ENTRIES, VALUE, VECTOR
 from pyemu.cpu.values import Value
 from pyemu.jit.emit_float import ARITHMETIC, PREDICATE, FloatEmitter, integer
 from pyemu.jit.layout import FAULT, JUMPED, NEXT
@@ -247,8 +247,17 @@ class Emitter(FloatEmitter):
         addend = b.load(b.gep(entry, [I64(24)], source_etype=I8), typ=I64)
         return hit, b.gep(b.inttoptr(addend, PTR), [linear], source_etype=I8)
 
+    def vector(self, width: int) -> Value:
+        return self.state(VECTOR, width)
+
+    def set_vector(self, value: Value) -> None:
+        self.b.store(value.payload, self._word_pointer(VECTOR), align=8)
+
+    def memory_access(self) -> Value:
+        return Value(self, self._segment_access(), 64)
+
     def load(self, linear: Value, width: int, access: int = 0) -> Value:
-        if width & (width - 1) or width > 128:
+        if width & (width - 1):
             return self._load_parts(linear, width, access)
         b, size = self.b, width // 8
         hit, pointer = self._hit(linear.payload, size, bool(access & memory.WRITE))
@@ -256,9 +265,10 @@ class Emitter(FloatEmitter):
         b.cbranch(hit, fast, slow)
         b.position_at_end(slow)
         flags = b.or_(I64(access), self._segment_access())
-        status = b.call(self.owner.declare(memory.read), [self.s, linear.payload, I64(size), flags])  # type: ignore[arg-type]
+        read = memory.read if width <= 128 else vector_memory.read
+        status = b.call(self.owner.declare(read), [self.s, linear.payload, I64(size), flags])  # type: ignore[arg-type]
         self._exit_if(b.icmp_unsigned("!=", status, I64(0)))
-        missed, missed_at = self.value(width).payload, b.block
+        missed, missed_at = (self.value(width) if width <= 128 else self.vector(width)).payload, b.block
         b.branch(end)
         b.position_at_end(fast)
         loaded = b.load(pointer, typ=integer(width), align=1)
@@ -282,7 +292,7 @@ class Emitter(FloatEmitter):
 
     def store(self, linear: Value, value: Value, access: int = 0) -> None:
         width = value.width
-        if width & (width - 1) or width > 128:
+        if width & (width - 1):
             self._probe(linear, width // 8, memory.WRITE | access)
             at = 0
             while at < width:
@@ -299,6 +309,10 @@ class Emitter(FloatEmitter):
         if width == 128:
             low, high = value.bits(0, 64).payload, value.bits(64, 64).payload
             status = b.call(self.owner.declare(memory.write128), [self.s, linear.payload, low, high])  # type: ignore[arg-type]
+        elif width > 128:
+            self.set_vector(value)
+            arguments = [self.s, linear.payload, I64(size), flags]
+            status = b.call(self.owner.declare(vector_memory.write), arguments)  # type: ignore[arg-type]
         else:
             arguments = [self.s, linear.payload, I64(size), value.zext(64).payload, flags]
             status = b.call(self.owner.declare(memory.write), arguments)  # type: ignore[arg-type]

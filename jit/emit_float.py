@@ -86,6 +86,10 @@ class FloatEmitter(Instruction):
         """Accrue flags, restore the host's control word, raise #XM for an unmasked exception."""
         if self.mxcsr_slot is None:
             return
+        if self.quiet:
+            self._load_mxcsr(I32(DEFAULT_MXCSR))
+            self.mxcsr_slot = None
+            return
         b, guest = self.b, self.mxcsr().payload
         self._mxcsr_access("stmxcsr")
         raised = b.and_(b.load(self.mxcsr_slot, typ=I32), I32(FLAGS))

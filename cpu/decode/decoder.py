@@ -14,9 +14,12 @@ from __future__ import annotations
 from pyemu.cpu import paging
 from pyemu.cpu.cpuid import has_feature
 from pyemu.cpu.decode import record as rc
+from pyemu.cpu.decode import vex
 from pyemu.cpu.decode.tables import (
     BASE_16,
     C_BYTE,
+    C_MASK,
+    C_XMM,
     CANDIDATE_FORM,
     CANDIDATE_MASK,
     CANDIDATE_VALUE,
@@ -50,10 +53,15 @@ from pyemu.cpu.decode.tables import (
     P_SEGMENT_SHIFT,
     PREFIX,
     REGISTER,
+    REGISTER_ONLY,
     SEGMENT_16,
     SITUATIONS,
+    VECTOR,
+    VEX_FIRST,
 )
+from pyemu.cpu.decode.vex_tables import X_DISP8, X_IS4, X_VSIB, X_VVVV
 from pyemu.cpu.faults import GP, UD, raise_fault
+from pyemu.cpu.mode import PROTECTED, V86
 from pyemu.cpu.primitives import mmio_read, ram8
 from pyemu.cpu.state import (
     CS,
@@ -65,11 +73,13 @@ from pyemu.cpu.state import (
     FS,
     GPR,
     M64,
+    MODE,
     NO_PAGE,
     RECORD,
     SEG_BASE,
     SEG_LIMIT,
     SS,
+    VEC,
     WALK_PHYS,
     ZERO,
     State,
@@ -208,6 +218,56 @@ def memory_32(s: State, modrm: int, n: int, rex: int) -> int:
     return n + size
 
 
+def fetch_vex(s: State, n: int, opcode: int, prefixes: int, mode64: int) -> int:
+    """If C4, C5 or 62 (the byte before byte `n`) begins a VEX or EVEX prefix here: its word (vex.py). Else 0."""
+    first = fetch8(s, n)
+    if mode64 == 0:
+        if first < 0xC0 or s[MODE] & (PROTECTED | V86) != PROTECTED:
+            return 0
+    second = 0
+    third = 0
+    if opcode != vex.VEX2:
+        second = fetch8(s, n + 1)
+    if opcode == vex.EVEX:
+        third = fetch8(s, n + 2)
+    word = vex.parse_vex(opcode, first, second, third, mode64)
+    if prefixes & (P_OPERAND | P_LOCK | 3 << P_REPEAT_SHIFT) or prefixes >> P_REX_SHIFT:
+        word = word | vex.V_BAD
+    return word
+
+
+def vector_index(s: State, word: int, n: int) -> int:
+    """Let the index of an address be a vector register (VSIB, SDM 2, 2.3.12); `n` is the SIB byte's number."""
+    number = (fetch8(s, n) >> 3) & 7 | (word & REX_X) << 2 | ((word >> (vex.V_VVVV + 4)) & 1) << 4
+    fields = s[RECORD + rc.ADDRESS] & ~((0xFFFF << rc.INDEX_REG) | (0xFFFF << rc.SCALE))
+    scale = fetch8(s, n) >> 6
+    s[RECORD + rc.ADDRESS] = fields | 8 * (VEC + 8 * number) << rc.INDEX_REG | scale << rc.SCALE
+    return 0
+
+
+def vector_registers(word: int, vector: int, modrm: int, description: int) -> int:
+    """Word REGS of a VEX or EVEX instruction; NO_REGISTER in a field that names none."""
+    reg = (modrm >> 3) & 7 | (word & REX_R) << 1 | (word & vex.V_REG4)
+    rm = modrm & 7 | (word & REX_B) << 3
+    kind = (description >> D_RM) & 15
+    if kind == C_XMM:
+        if word & vex.V_EVEX:
+            rm = rm | (word & REX_X) << 3
+    elif kind == C_MASK:
+        rm = rm & 7
+    third = (word >> vex.V_VVVV) & 31
+    return (
+        REGISTER[((description >> D_REG) & 15) * CLASS_ROW + reg] << rc.REG
+        | REGISTER[kind * CLASS_ROW + rm] << rc.RM
+        | REGISTER[((vector >> X_VVVV) & 15) * CLASS_ROW + third] << rc.VVVV
+    )
+
+
+def has_register(registers: int, field: int) -> int:
+    """Does a field of REGS name a register?"""
+    return int((registers >> field) & 0xFFFF != NO_REGISTER)
+
+
 def decode(s: State, rip: int, linear: int, mode64: int, default32: int) -> int:
     """Decode the instruction at `linear`, whose offset in CS is `rip`. `mode64` and `default32` (CS.D) are 0 or 1."""
     s[FETCH_RIP] = linear
@@ -234,7 +294,17 @@ def decode(s: State, rip: int, linear: int, mode64: int, default32: int) -> int:
         flags = flags | rc.REX_W
 
     # ---- opcode
-    if opcode == 0x0F:
+    word = 0
+    if opcode == vex.VEX2 or opcode == vex.VEX3 or opcode == vex.EVEX:
+        word = fetch_vex(s, n, opcode, prefixes, mode64)
+    if word != 0:
+        n = n + (1 if opcode == vex.VEX2 else 2 if opcode == vex.VEX3 else 3)
+        rex = word & 15
+        opcode = ((word >> vex.V_MAP) & 7) << 8 | fetch8(s, n)
+        n = n + 1
+        if word & vex.V_BAD:
+            return undefined(s)
+    elif opcode == 0x0F:
         opcode = 0x100 | fetch8(s, n)
         n = n + 1
         if opcode == 0x138 or opcode == 0x13A:
@@ -257,10 +327,12 @@ def decode(s: State, rip: int, linear: int, mode64: int, default32: int) -> int:
     modrm = 0
     memory = 0
     relative = 0
-    if MODRM[opcode]:
+    sib = 0
+    if MODRM[opcode] or (word != 0 and opcode != 0x177):  # VZEROUPPER has none
         modrm = fetch8(s, n)
         n = n + 1
-        if modrm < 0xC0 and MODRM[opcode] == HAS_MODRM:
+        sib = n
+        if modrm < 0xC0 and MODRM[opcode] != HAS_MODRM | REGISTER_ONLY:
             memory = 1
             if address_size == 2:
                 n = memory_16(s, modrm, n)
@@ -273,7 +345,12 @@ def decode(s: State, rip: int, linear: int, mode64: int, default32: int) -> int:
 
     # ---- which form
     key = modrm | (rex & REX_B) << 8
-    candidate = GROUP[((opcode * SITUATIONS + situation) * CLASSES + prefix_class) * 2 + memory]
+    candidate = 0
+    if word != 0:
+        key = vex.key(word, modrm, memory, mode64)
+        candidate = VEX_FIRST[opcode | int(word & vex.V_EVEX != 0) << 10]
+    else:
+        candidate = GROUP[((opcode * SITUATIONS + situation) * CLASSES + prefix_class) * 2 + memory]
     while key & CANDIDATE_MASK[candidate] != CANDIDATE_VALUE[candidate]:
         candidate = candidate + 1
     form = CANDIDATE_FORM[candidate]
@@ -293,12 +370,28 @@ def decode(s: State, rip: int, linear: int, mode64: int, default32: int) -> int:
         flags = flags | repeat * rc.REPEAT
 
     # ---- registers
-    reg = register_offset((description >> D_REG) & 15, (modrm >> 3) & 7 | (rex & REX_R) << 1, rex)
-    rm = register_offset((description >> D_RM) & 15, modrm & 7 | (rex & REX_B) << 3, rex)
-    op = register_offset((description >> D_OP) & 15, opcode & 7 | (rex & REX_B) << 3, rex)
-    if reg == NO_REGISTER or rm == NO_REGISTER or op == NO_REGISTER:
-        return undefined(s)
-    s[RECORD + rc.REGS] = reg << rc.REG | rm << rc.RM | op << rc.OP
+    vector = VECTOR[form]
+    if word != 0:
+        if vex.undefined(word, vector, mode64):
+            return undefined(s)
+        registers = vector_registers(word, vector, modrm, description)
+        if has_register(registers, rc.REG) & has_register(registers, rc.RM) & has_register(registers, rc.VVVV) == 0:
+            return undefined(s)
+        flags = flags | vex.record_flags(word, vector)
+        s[RECORD + rc.REGS] = registers | vex.mask_offset(word) << rc.MASK
+        if memory and modrm >> 6 == 1:  # an EVEX displacement of 8 bits counts in units (SDM 2, 2.7.5)
+            s[RECORD + rc.DISP] = (s[RECORD + rc.DISP] << ((vector >> X_DISP8) & 7)) & M64
+        if vector & X_VSIB:
+            if address_size == 2 or modrm & 7 != RSP_NUMBER:
+                return undefined(s)
+            vector_index(s, word, sib)
+    else:
+        reg = register_offset((description >> D_REG) & 15, (modrm >> 3) & 7 | (rex & REX_R) << 1, rex)
+        rm = register_offset((description >> D_RM) & 15, modrm & 7 | (rex & REX_B) << 3, rex)
+        op = register_offset((description >> D_OP) & 15, opcode & 7 | (rex & REX_B) << 3, rex)
+        if reg == NO_REGISTER or rm == NO_REGISTER or op == NO_REGISTER:
+            return undefined(s)
+        s[RECORD + rc.REGS] = reg << rc.REG | rm << rc.RM | op << rc.OP
 
     # ---- segment
     segment = s[RECORD + rc.IMM2]
@@ -319,6 +412,12 @@ def decode(s: State, rip: int, linear: int, mode64: int, default32: int) -> int:
     if description & D_MOFFS and size < 8:
         immediate = immediate & ((1 << (8 * size)) - 1)
     s[RECORD + rc.IMM] = immediate
+    if vector & X_IS4:
+        number = (immediate >> 4) & 15
+        if mode64 == 0:
+            number = number & 7
+        registers = s[RECORD + rc.REGS] & ~(0xFFFF << rc.IS4)
+        s[RECORD + rc.REGS] = registers | REGISTER[C_XMM * CLASS_ROW + number] << rc.IS4
     size = (description >> D_IMM2) & 15
     s[RECORD + rc.IMM2] = fetch_value(s, n, size)
     n = n + size

@@ -16,9 +16,10 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pyemu.cpu.decode import vex_tables
 from pyemu.cpu.features import numbers
 from pyemu.cpu.ops import Encoding, Form, Operand, Row, build_table, parse_encoding
-from pyemu.cpu.state import CS, DS, ES, FPR, FS, GPR, GS, SS, VEC, ZERO
+from pyemu.cpu.state import CS, DS, ES, FPR, FS, GPR, GS, OPMASK, SS, VEC, ZERO
 
 INVALID = 0xFFFF  # form number: #UD
 
@@ -43,7 +44,7 @@ P_REX_SHIFT = 8  # the REX byte, 0 if there is none
 _REPEAT, _SEGMENT, _REX = 3 << P_REPEAT_SHIFT, 7 << P_SEGMENT_SHIFT, 0xFF << P_REX_SHIFT
 
 # ---- register classes: rows of REGISTER --------------------------------------------------------------------
-(C_NONE, C_BYTE, C_GPR, C_XMM, C_MM, C_NUMBER, C_SEGMENT, C_SEGMENT_WRITE, C_CONTROL, C_DEBUG) = range(10)
+(C_NONE, C_BYTE, C_GPR, C_XMM, C_MM, C_NUMBER, C_SEGMENT, C_SEGMENT_WRITE, C_CONTROL, C_DEBUG, C_MASK) = range(11)
 NO_REGISTER = 0xFFFF  # this number names no register: #UD
 NO_REX = 16  # added to the number of a byte register when there is no REX prefix: 4-7 are AH CH DH BH
 CLASS_ROW = 32
@@ -75,6 +76,8 @@ class Tables:
     candidate_form: array[int]
     modrm: array[int]  # map * 256 + opcode -> HAS_MODRM | REGISTER_ONLY
     description: array[int]  # by form number
+    vex_first: array[int]  # vex_tables.py
+    vector: array[int]  # by form number, likewise
 
 
 def index_of(opcode: int, situation: int, prefix_class: int, memory: int) -> int:
@@ -121,6 +124,8 @@ def _operand_class(operand: Operand, position: int) -> int:
             return C_BYTE if operand.size == 1 else C_GPR
         case "xmm":
             return C_XMM
+        case "mask":
+            return C_MASK
         case "mm":
             return C_MM
         case "st":
@@ -132,6 +137,11 @@ def _operand_class(operand: Operand, position: int) -> int:
         case "dr":
             return C_DEBUG
     return C_NONE
+
+
+def _vvvv_class(form: Form) -> int:
+    """Register class of VEX.vvvv."""
+    return next((_operand_class(o, 1) for o in form.operands if o.source == "vvvv"), C_NONE)
 
 
 def _immediate_bytes(code: str, size: int) -> int:
@@ -151,6 +161,8 @@ def describe(form: Form) -> int:
     for position, (operand, code) in enumerate(zip(form.operands, codes, strict=True)):
         if operand.source in shifts:
             word |= _operand_class(operand, position) << shifts[operand.source]
+        elif operand.source == "is4":
+            word |= 1 << D_IMM
         elif operand.kind == "moffs":
             word |= D_MOFFS
         elif operand.kind == "far":
@@ -162,7 +174,7 @@ def describe(form: Form) -> int:
     if form.row.rep:
         word |= D_REP
     try:
-        first, second = numbers(form.row.feature)
+        first, second = numbers(form.feature)
     except KeyError as error:
         raise ValueError(f"{form.row.encoding} ({form.row.name}): unknown feature {error}") from error
     return word | first << D_FEATURE | second << D_FEATURE2
@@ -209,6 +221,8 @@ def build(forms: Sequence[Form]) -> Tables:
     by_opcode: dict[int, list[Form]] = {}
     for form in forms:
         encoding = encodings[form.number]
+        if encoding.space:
+            continue
         first = encoding.map * 256 + encoding.opcode
         for opcode in range(first, first + (8 if encoding.plus_r else 1)):
             by_opcode.setdefault(opcode, []).append(form)
@@ -232,6 +246,8 @@ def build(forms: Sequence[Form]) -> Tables:
                         total += len(run)
                     group[index_of(opcode, situation, prefix_class, memory)] = runs[run]
     flat = [candidate for run_key in runs for candidate in run_key]
+    vex_first, vex_candidates = vex_tables.build(forms, len(flat), INVALID)
+    flat += vex_candidates
     return Tables(
         group,
         array("H", [c[0] for c in flat]),
@@ -239,6 +255,8 @@ def build(forms: Sequence[Form]) -> Tables:
         array("H", [c[2] for c in flat]),
         modrm,
         array("Q", [describe(form) | _instead(form, by_opcode, encodings) << D_INSTEAD for form in forms]),
+        vex_first,
+        array("H", [vex_tables.describe(form, _vvvv_class(form)) for form in forms]),
     )
 
 
@@ -266,14 +284,17 @@ def _prefixes() -> array[int]:
 
 def _registers() -> array[int]:
     """For (class, number): the byte offset in State, the number itself where the record wants that, or NO_REGISTER."""
-    table = array("H", [NO_REGISTER]) * (10 * CLASS_ROW)
+    table = array("H", [NO_REGISTER]) * (11 * CLASS_ROW)
     for n in range(CLASS_ROW):
         low = n & 15
         table[C_NONE * CLASS_ROW + n] = 8 * ZERO
         high_byte = n & NO_REX and 4 <= low < 8
         table[C_BYTE * CLASS_ROW + n] = 8 * (GPR + low - 4) + 1 if high_byte else 8 * (GPR + low)
-        table[C_GPR * CLASS_ROW + n] = 8 * (GPR + low)
-        table[C_XMM * CLASS_ROW + n] = 8 * (VEC + 8 * low)
+        if n < 16:
+            table[C_GPR * CLASS_ROW + n] = 8 * (GPR + n)
+        if n < 8:
+            table[C_MASK * CLASS_ROW + n] = 8 * (OPMASK + n)
+        table[C_XMM * CLASS_ROW + n] = 8 * (VEC + 8 * n)
         table[C_MM * CLASS_ROW + n] = 8 * (FPR + 2 * (n & 7))
         table[C_NUMBER * CLASS_ROW + n] = n & 7
         if n & 7 < 6:
@@ -303,3 +324,5 @@ CANDIDATE_VALUE = _tables.candidate_value
 CANDIDATE_FORM = _tables.candidate_form
 MODRM = _tables.modrm
 DESCRIPTION = _tables.description
+VEX_FIRST = _tables.vex_first
+VECTOR = _tables.vector

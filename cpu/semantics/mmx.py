@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pyemu.cpu import masked_store
-from pyemu.cpu.instruction import NM, UD, WRITE, Instruction
-from pyemu.cpu.mode import EMULATE_FPU, TASK_SWITCHED
+from pyemu.cpu.instruction import WRITE, Instruction
 from pyemu.cpu.ops import Operand, op
 from pyemu.cpu.semantics import packed
 from pyemu.cpu.semantics.vectors import FSW_TOP, Vector, check_mmx, enter_mmx, set_mm, use_mmx
-from pyemu.cpu.state import FSW, FTW, MODE, RDI
+from pyemu.cpu.state import FSW, FTW, RDI
 
 
 # ---- operations of two operands -------------------------------------------------------------------------------
@@ -101,8 +100,6 @@ def palignr(i: Instruction, dst: Operand, src: Operand, count: Operand) -> None:
 
 @op("NP 0F 77")
 def emms(i: Instruction) -> None:
-    mode = i.state(MODE)
-    i.fault_if((mode & EMULATE_FPU).ne(0), UD)
-    i.fault_if((mode & TASK_SWITCHED).ne(0), NM)
+    check_mmx(i)
     i.set_state(FSW, i.state(FSW) & ~FSW_TOP)  # as on Zen 4; the SDM leaves TOP alone
     i.set_state(FTW, i.const(0, 64))

@@ -1,16 +1,19 @@
-"""Integer operations on vectors that exist for MMX and XMM registers alike, as tables of opcode, mnemonic and meaning.
+"""Integer operations on vectors that exist for MMX, XMM and wider registers alike, as tables of opcode, mnemonic and
+meaning.
 
-mmx.py, sse2.py and ssse3.py make the rows. A meaning takes whole registers of either width.
+mmx.py, sse2.py and ssse3.py make the rows. A meaning takes whole registers of any width.
 """
 
 from __future__ import annotations
 
 from pyemu.cpu.instruction import Instruction
+from pyemu.cpu.semantics.rows import Evex
 from pyemu.cpu.semantics.vectors import (
     Vector,
     broadcast,
     each,
     each_one,
+    in_lanes,
     lanes,
     saturate_signed,
     saturate_unsigned,
@@ -153,18 +156,18 @@ def _pshufb(i: Instruction, a: Value, b: Value) -> Value:
 
 # MMX, and its XMM twins of SSE2: opcode after 0F.
 BASIC: tuple[tuple[int, str, Vector], ...] = (
-    (0x60, "punpcklbw", interleave(8, high=False)),
-    (0x61, "punpcklwd", interleave(16, high=False)),
-    (0x62, "punpckldq", interleave(32, high=False)),
-    (0x63, "packsswb", pack(16, signed=True)),
+    (0x60, "punpcklbw", in_lanes(interleave(8, high=False))),
+    (0x61, "punpcklwd", in_lanes(interleave(16, high=False))),
+    (0x62, "punpckldq", in_lanes(interleave(32, high=False))),
+    (0x63, "packsswb", in_lanes(pack(16, signed=True))),
     (0x64, "pcmpgtb", each(8, greater)),
     (0x65, "pcmpgtw", each(16, greater)),
     (0x66, "pcmpgtd", each(32, greater)),
-    (0x67, "packuswb", pack(16, signed=False)),
-    (0x68, "punpckhbw", interleave(8, high=True)),
-    (0x69, "punpckhwd", interleave(16, high=True)),
-    (0x6A, "punpckhdq", interleave(32, high=True)),
-    (0x6B, "packssdw", pack(32, signed=True)),
+    (0x67, "packuswb", in_lanes(pack(16, signed=False))),
+    (0x68, "punpckhbw", in_lanes(interleave(8, high=True))),
+    (0x69, "punpckhwd", in_lanes(interleave(16, high=True))),
+    (0x6A, "punpckhdq", in_lanes(interleave(32, high=True))),
+    (0x6B, "packssdw", in_lanes(pack(32, signed=True))),
     (0x74, "pcmpeqb", each(8, equal)),
     (0x75, "pcmpeqw", each(16, equal)),
     (0x76, "pcmpeqd", each(32, equal)),
@@ -245,14 +248,14 @@ def _multiply_round(a: Value, b: Value) -> Value:
 
 # SSSE3: opcode after 0F 38.
 SUPPLEMENTAL: tuple[tuple[int, str, Vector], ...] = (
-    (0x00, "pshufb", _pshufb),
-    (0x01, "phaddw", horizontal(16, "add")),
-    (0x02, "phaddd", horizontal(32, "add")),
-    (0x03, "phaddsw", horizontal(16, "add", saturate=True)),
+    (0x00, "pshufb", in_lanes(_pshufb)),
+    (0x01, "phaddw", in_lanes(horizontal(16, "add"))),
+    (0x02, "phaddd", in_lanes(horizontal(32, "add"))),
+    (0x03, "phaddsw", in_lanes(horizontal(16, "add", saturate=True))),
     (0x04, "pmaddubsw", each(16, _multiply_add_bytes)),
-    (0x05, "phsubw", horizontal(16, "sub")),
-    (0x06, "phsubd", horizontal(32, "sub")),
-    (0x07, "phsubsw", horizontal(16, "sub", saturate=True)),
+    (0x05, "phsubw", in_lanes(horizontal(16, "sub"))),
+    (0x06, "phsubd", in_lanes(horizontal(32, "sub"))),
+    (0x07, "phsubsw", in_lanes(horizontal(16, "sub", saturate=True))),
     (0x08, "psignb", each(8, _sign)),
     (0x09, "psignw", each(16, _sign)),
     (0x0A, "psignd", each(32, _sign)),
@@ -261,3 +264,38 @@ SUPPLEMENTAL: tuple[tuple[int, str, Vector], ...] = (
     (0x1D, "pabsw", each_one(16, _absolute)),
     (0x1E, "pabsd", each_one(32, _absolute)),
 )
+
+
+# ---- EVEX ----------------------------------------------------------------------------------------------------
+# Elements of the result in bits, where the mnemonic's last letter doesn't say it.
+_ELEMENTS = {"punpcklbw": 8, "punpckhbw": 8, "punpcklwd": 16, "punpckhwd": 16, "punpckldq": 32, "punpckhdq": 32,
+             "packssdw": 16, "packusdw": 16, "pmaddwd": 32, "pmaddubsw": 16, "psadbw": 0}  # fmt: skip
+_LETTERS = {"b": 8, "w": 16, "d": 32, "q": 64}
+_LOGIC = ("pand", "pandn", "por", "pxor")
+_WHOLE = ("punpck", "pack", "pshufb", "pmadd", "psadbw", "psrl", "psra", "psll")  # not element by element
+# Legacy operations that AVX-512 left out or replaced.
+_NOT_IN_EVEX = ("psign", "phadd", "phsub", "phminposuw")
+
+
+def evex_forms(name: str, operands: str) -> list[Evex]:
+    """The EVEX rows of an integer operation: bytes and words come with AVX512BW and have no broadcast."""
+    if name.startswith(_NOT_IN_EVEX):
+        return []
+    if name in _LOGIC:
+        return [
+            Evex("avx512f", 32, "W0", broadcast=32, name=f"v{name}d"),
+            Evex("avx512f", 64, "W1", broadcast=64, name=f"v{name}q"),
+        ]
+    whole = name.startswith(_WHOLE) and "I" not in operands
+    element = _ELEMENTS.get(name, _LETTERS.get(name[-1], 0))
+    if name.startswith("pcmp"):
+        operands, masking = operands.replace("Vx", "KGq"), "k"
+    else:
+        masking = "kz"
+    if name in ("packssdw", "packusdw"):
+        return [Evex("avx512bw", element, "W0", broadcast=32, whole=True)]
+    if element < 32 or name == "pmaddwd":
+        return [Evex("avx512bw", element, masking=masking, operands=operands, whole=whole)]
+    repeated = 0 if "Wdq" in operands else element
+    w = "W1" if element == 64 else "W0"
+    return [Evex("avx512f", element, w, repeated, masking=masking, operands=operands, whole=whole)]

@@ -5,17 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pyemu.cpu import text_compare
-from pyemu.cpu.instruction import Instruction
+from pyemu.cpu.instruction import MAX_VECTOR, Instruction
 from pyemu.cpu.ops import Operand, op
 from pyemu.cpu.semantics import packed
+from pyemu.cpu.semantics.rows import simd
 from pyemu.cpu.semantics.sse import vector
-from pyemu.cpu.semantics.vectors import each, use_sse
+from pyemu.cpu.semantics.vectors import each, use_simd
 from pyemu.cpu.state import RAX, RCX, RDX, VEC
 from pyemu.cpu.values import Value
 
 FEATURE = "sse4.2"
 
-op("66 0F 38 37 /r", "Vdq,Wdq", name="pcmpgtq", feature=FEATURE, extra=(each(64, packed.greater),))(vector)
+simd(
+    "66 0F 38 37 /r",
+    "Vx,Hx,Wx",
+    "pcmpgtq",
+    sse=FEATURE,
+    avx256="avx2",
+    evex=packed.evex_forms("pcmpgtq", "Vx,Hx,Wx"),
+    extra=(each(64, packed.greater),),
+)(vector)
 
 
 @op("F2 0F 38 F0 /r", "Gd,Eb", feature=FEATURE)
@@ -28,10 +37,10 @@ def crc32(i: Instruction, dst: Operand, src: Operand) -> None:
 # ---- text ----------------------------------------------------------------------------------------------------
 def _compare(i: Instruction, first: Operand, second: Operand, control: Operand) -> tuple[Value, Value]:
     """Do the comparison and set the flags: IntRes2 and the control byte."""
-    use_sse(i)
+    use_simd(i)
     a, b, how = i.read(first), i.read(second), i.read(control)
     parts = (a.trunc(64), a.bits(64, 64), b.trunc(64), b.bits(64, 64))
-    if i.form.row.name.startswith("pcmpe"):
+    if "pcmpe" in i.form.row.name:
         width = 64 if i.size == 8 else 32
         i.call(text_compare.compare_explicit, *parts, i.gpr(RAX, width).sext(64), i.gpr(RDX, width).sext(64), how)
     else:
@@ -55,7 +64,8 @@ def compare_to_mask(i: Instruction, first: Operand, second: Operand, control: Op
     result, how = _compare(i, first, second, control)
     words = i.join([result.bit(k).sext(16) for k in range(8)])
     mask = how.bit(0).select(words, i.join([result.bit(k).sext(8) for k in range(16)]))
-    i.set_state(VEC, how.bit(6).select(mask, result.zext(128)))
+    xmm0 = how.bit(6).select(mask, result.zext(128))
+    i.set_state(VEC, xmm0.zext(MAX_VECTOR) if i.form.space else xmm0)
 
 
 Compare = Callable[[Instruction, Operand, Operand, Operand], None]
@@ -68,6 +78,8 @@ _ROWS: tuple[tuple[int, str, Compare], ...] = (
 for _opcode, _name, _function in _ROWS:
     # REX.W makes the lengths of the explicit forms 64 bits wide
     for _w, _size in (("W0", 0), ("W1", 8)):
-        op(f"66 {_w} 0F 3A {_opcode:02X} /r", "Vdq,Wdq,Ib", name=_name, flags="w", feature=FEATURE, sizes=(_size,))(
+        _text = f"66 {_w} 0F 3A {_opcode:02X} /r"
+        _modes = "64" if _size else "any"
+        simd(_text, "Vdq,Wdq,Ib", _name, sse=FEATURE, lengths="LZ", w=_w, flags="w", sizes=(_size,), modes=_modes)(
             _function
         )

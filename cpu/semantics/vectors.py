@@ -1,28 +1,35 @@
-"""What the MMX and SSE families share: when the units may be used, aligned operands, and small lane tools."""
+"""What the MMX, SSE and AVX families share: when the units may be used, aligned operands, and small lane tools."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from pyemu.cpu.instruction import MF, NM, READ, UD, WRITE, Instruction
-from pyemu.cpu.mode import EMULATE_FPU, NO_OSFXSR, TASK_SWITCHED
+from pyemu.cpu.mode import EMULATE_FPU, NO_OSFXSR, NO_OSXSAVE, TASK_SWITCHED
 from pyemu.cpu.ops import Operand
-from pyemu.cpu.state import FSW, FTW, MODE, State
+from pyemu.cpu.state import FSW, FTW, MODE, XCR0, State
 from pyemu.cpu.values import Value
 
 Unary = Callable[[Value], Value]
 Binary = Callable[[Value, Value], Value]
 Vector = Callable[[Instruction, Value, Value], Value]  # whole registers, of 64 or 128 bits
 
+AVX_STATE, AVX512_STATE = 0x06, 0xE6  # bits of XCR0: SSE and AVX; opmask and both parts of ZMM beside (SDM 1, 13.3)
 FSW_ES, FSW_TOP = 1 << 7, 7 << 11  # SDM 1, 8.1.3
 MMX_EXPONENT = 0xFFFF  # sign and exponent of an x87 register after an MMX write (SDM 3, 12.2)
 
 
 # ---- availability --------------------------------------------------------------------------------------------
-def use_sse(i: Instruction) -> None:
-    """#UD without CR4.OSFXSR or with CR0.EM, #NM with CR0.TS (SDM 3, table 13-1)."""
+def use_simd(i: Instruction) -> None:
+    """May the instruction's encoding be used? Legacy: #UD without CR4.OSFXSR or with CR0.EM. VEX and EVEX: #UD without
+    CR4.OSXSAVE or with part of the state off in XCR0. Then #NM with CR0.TS (SDM 2, tables 2-17 to 2-24 and 2-48)."""
     mode = i.state(MODE)
-    i.fault_if((mode & (EMULATE_FPU | NO_OSFXSR)).ne(0), UD)
+    if i.form.space:
+        state = AVX_STATE if i.form.space == "VEX" else AVX512_STATE
+        i.fault_if((mode & NO_OSXSAVE).ne(0), UD)
+        i.fault_if((i.state(XCR0) & state).ne(state), UD)
+    else:
+        i.fault_if((mode & (EMULATE_FPU | NO_OSFXSR)).ne(0), UD)
     i.fault_if((mode & TASK_SWITCHED).ne(0), NM)
 
 
@@ -50,8 +57,8 @@ def use_mmx(i: Instruction) -> None:
 
 # ---- operands ------------------------------------------------------------------------------------------------
 def source(i: Instruction, operand: Operand) -> Value:
-    """Read an operand; one of 16 bytes in memory must be aligned."""
-    if operand.is_memory and operand.size == 16:
+    """Read an operand; one of 16 bytes in memory must be aligned in the legacy encoding."""
+    if operand.is_memory and operand.size == 16 and not i.form.space:
         linear = i.address(operand, READ)
         i.require_aligned(linear, 16)
         return i.load(linear, 128)
@@ -59,18 +66,19 @@ def source(i: Instruction, operand: Operand) -> Value:
 
 
 def store_aligned(i: Instruction, operand: Operand, value: Value) -> None:
-    """Write a 16-byte operand, which must be aligned in memory."""
+    """Write an operand, which must be aligned to its size in memory."""
     if operand.is_memory:
-        linear = i.address(operand, WRITE)
-        i.require_aligned(linear, 16)
-        i.store(linear, value)
+        i.require_aligned(i.address(operand, WRITE), operand.size)
+    i.write(operand, value)
+
+
+def set_low(i: Instruction, operand: Operand, first: Value, value: Value) -> None:
+    """Write the low bits of an XMM register; the others of the 128 come from the first source, which is the register
+    itself in the legacy encoding."""
+    if i.form.space:
+        i.write(operand, ((first.trunc(128) >> value.width) << value.width) | value.zext(128))
     else:
-        i.write(operand, value)
-
-
-def set_low(i: Instruction, operand: Operand, value: Value) -> None:
-    """Write the low bits of an XMM register and keep the others."""
-    i.set_register(i.field(operand), value)
+        i.set_register(i.field(operand), value)
 
 
 def set_mm(i: Instruction, operand: Operand, value: Value) -> None:
@@ -87,6 +95,17 @@ def lanes(i: Instruction, value: Value, lane: int) -> list[Value]:
 def broadcast(i: Instruction, value: Value, width: int) -> Value:
     """A vector of `width` bits with the value in every lane."""
     return i.join([value] * (width // value.width))
+
+
+def in_lanes(function: Vector) -> Vector:
+    """The operation done on each 128 bits by themselves, as AVX has it."""
+
+    def wide(i: Instruction, a: Value, b: Value) -> Value:
+        if b.width <= 128:
+            return function(i, a, b)
+        return i.join([function(i, x, y) for x, y in zip(lanes(i, a, 128), lanes(i, b, 128), strict=True)])
+
+    return wide
 
 
 def each(lane: int, function: Binary) -> Vector:

@@ -99,7 +99,16 @@ def shape_tables() -> tables.Tables:
 @pytest.fixture
 def with_shapes(monkeypatch: pytest.MonkeyPatch) -> tuple[Form, ...]:
     """The decoder with SHAPES as its whole table."""
-    for name in ("GROUP", "CANDIDATE_MASK", "CANDIDATE_VALUE", "CANDIDATE_FORM", "MODRM", "DESCRIPTION"):
+    for name in (
+        "GROUP",
+        "CANDIDATE_MASK",
+        "CANDIDATE_VALUE",
+        "CANDIDATE_FORM",
+        "MODRM",
+        "DESCRIPTION",
+        "VEX_FIRST",
+        "VECTOR",
+    ):
         monkeypatch.setattr(decoder, name, getattr(shape_tables(), name.lower()))
     return shapes()
 

@@ -34,6 +34,7 @@ from pyemu.cpu.state import (
     RANGES,
     RECORD,
     RIP,
+    XCR0,
     new_state,
 )  # fmt: skip
 from pyemu.jit.engine import Engine
@@ -138,7 +139,8 @@ class Machine:
         for segment in range(6):
             segments.set_segment(s, segment, 0, 0, limit, code if segment == CS else data)
         s[CR0] = 0x10 if bits == 16 else 0x11
-        s[CR4] = 1 << 9 | 1 << 10  # OSFXSR, OSXMMEXCPT
+        s[CR4] = 1 << 9 | 1 << 10 | 1 << 18  # OSFXSR, OSXMMEXCPT, OSXSAVE
+        s[XCR0] = 0xE7
         s[EFER] = 0x500 if bits == 64 else 0
         s[FLAGS], s[FAULT_VECTOR] = 2, NO_FAULT
         tlb.flush_all(s)

@@ -128,25 +128,25 @@ class _Host:
 
 
 @cache
-def _host() -> _Host:
+def host() -> _Host:
     return _Host()
 
 
 @cache
 def _wrapped(code: bytes) -> ctypes._CFunctionType:
     whole = assemble(_LOAD) + code + assemble(_SAVE)
-    return ctypes.CFUNCTYPE(None, ctypes.c_void_p)(_host().place(whole))
+    return ctypes.CFUNCTYPE(None, ctypes.c_void_p)(host().place(whole))
 
 
 def run_host(code: bytes, given: Operands) -> Operands:
     """Execute non-faulting code on this processor."""
-    host, function = _host(), _wrapped(code)
+    processor, function = host(), _wrapped(code)
     xmm = [x.to_bytes(16, "little") for x in given.xmm]
-    host.data[: _RECORD.size] = _RECORD.pack(
+    processor.data[: _RECORD.size] = _RECORD.pack(
         given.memory, given.mxcsr, 0, given.flags | 0x202, *given.gpr, *xmm, *given.mm
     )
-    function(host.record)
-    memory, mxcsr, _, flags, a, c, d, b, x0, x1, x2, m0, m1 = _RECORD.unpack(host.data[: _RECORD.size])
+    function(processor.record)
+    memory, mxcsr, _, flags, a, c, d, b, x0, x1, x2, m0, m1 = _RECORD.unpack(processor.data[: _RECORD.size])
     return Operands(
         (a, c, d, b),
         flags & fl.ARITHMETIC,
@@ -162,7 +162,7 @@ BACKENDS = ("reference", "interp", "jit")
 
 
 @cache
-def _machine(backend: str) -> Machine:
+def machine(backend: str) -> Machine:
     return Machine(64, backend)
 
 
@@ -182,7 +182,7 @@ def load(s: State, given: Operands) -> None:
 
 def run_pyemu(code: bytes, given: Operands, backend: str = "reference") -> tuple[Operands, Form]:
     """Execute one instruction on a back end; it must not fault."""
-    m = _machine(backend)
+    m = machine(backend)
     s = m.s
     load(s, given)
     m.ram[DATA : DATA + MEMORY] = given.memory

@@ -12,7 +12,7 @@ from importlib import import_module
 
 from tests.guests.topics.program import Program
 
-TOPICS = ("gates", "paging", "segmentation", "tasks")
+TOPICS = ("tasks",)
 
 
 @functools.cache

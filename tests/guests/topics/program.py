@@ -6,7 +6,6 @@ are numbers, or labels and expressions as text. Nothing here knows a topic; what
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -94,7 +93,6 @@ class Program:
     _data: list[str] = field(default_factory=list)
     _names: set[str] = field(default_factory=set)
     _count: int = 0
-    _blobs: list[tuple[bytes, bytes]] = field(default_factory=list)
 
     @property
     def names(self) -> list[str]:
@@ -111,15 +109,6 @@ class Program:
     def data(self, text: str) -> None:
         """Data, or code that something jumps to."""
         self._data.append(text)
-
-    def blob(self, contents: bytes) -> str:
-        """Bytes that are too many for the assembler; gives their label."""
-        here = self.label("blob")
-        mark = hashlib.sha256(here.encode()).digest()[:16]
-        self._blobs.append((mark, contents))
-        words = ", ".join(f"{byte:#x}" for byte in mark)
-        self.data(f".align 16\n{here}: .byte {words}\n.fill {max(0, len(contents) - 16)}, 1, 0\n")
-        return here
 
     def label(self, prefix: str = "l") -> str:
         """A new label."""
@@ -182,11 +171,7 @@ class Program:
 
     def image(self) -> bytes:
         """The multiboot image."""
-        image = bytearray(assemble(self.text(), BASE, 32))
-        for mark, contents in self._blobs:
-            at = image.index(mark)
-            image[at : at + len(contents)] = contents
-        return bytes(image)
+        return assemble(self.text(), BASE, 32)
 
     def text(self) -> str:
         """All of its assembler."""
@@ -244,8 +229,6 @@ _TSS64 = (
     mov dword ptr [tss + 36], IST1
     mov dword ptr [tss + 44], IST2
     mov word ptr [tss + 102], 0x68
-    mov byte ptr [IDT + 8 * 16 + 4], 1      # double faults and stack faults have a stack of their own
-    mov byte ptr [IDT + 12 * 16 + 4], 1
 """
 )
 _TSS32 = (

@@ -25,10 +25,6 @@ start32:
     mov fs, eax
     mov gs, eax
     mov %sp, STACK
-    mov %di, IDT
-    mov ecx, 1024
-    xor eax, eax
-    rep stosd es:[%di], eax
     mov %di, STUBS                          # 256 times: push the vector, push `common`, ret
     mov %bx, IDT
     xor ecx, ecx
@@ -135,11 +131,6 @@ begin:                                      # %ax: where an exception goes on
     ret
 
 finish:                                     # no exception came: the registers are the result
-    pushf%q
-    push %ax
-%handler_data
-    mov [got_ds], %ax
-    pop %ax
     mov [got_ax], %ax
     mov [got_bx], %bx
     mov [got_cx], %cx
@@ -147,12 +138,13 @@ finish:                                     # no exception came: the registers a
     mov [got_si], %si
     mov [got_di], %di
     mov [got_bp], %bp
+    pushf%q
     pop %ax
     mov [got_flags], %ax
     mov eax, ss
     mov [got_ss], %ax
-    mov eax, 0x10
-    mov es, eax
+    mov eax, ds
+    mov [got_ds], %ax
     ret
 
 # ---- comparison: %si points to name, number of fields, then field number, mask and value of each -------------
