@@ -33,6 +33,7 @@ from pyemu.firmware.e820 import MIB
 from pyemu.firmware.platform import Platform
 from pyemu.hostcpu import HostCpu
 from pyemu.ioloop import IoLoop
+from pyemu.keys import parse as parse_keys
 from pyemu.log import Log
 from pyemu.memory import GuestRam
 from pyemu.monitor import Monitor
@@ -344,6 +345,15 @@ class Machine:
         """As if the power button was pressed: the guest gets an ACPI event."""
         with self._lock:
             self.board.press_power_button()
+
+    def press(self, keys: str) -> None:
+        """Press keys of the PS/2 keyboard together and let them go: `a`, `shift-a`, `ctrl-alt-delete` (see `keys`)."""
+        codes = parse_keys(keys)
+        with self._lock:
+            for code, extended in codes:
+                self.board.i8042.key(code, True, extended)
+            for code, extended in reversed(codes):
+                self.board.i8042.key(code, False, extended)
 
     def quit(self) -> None:
         """End the machine, from any thread."""

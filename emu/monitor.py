@@ -48,6 +48,10 @@ class Monitor:
             "info": (self._info, "info registers|status|version|mtree -- show it"),
             "x": (self._x, "x /FMT ADDRESS -- dump virtual memory; FMT: count, x d u o c s i, b h w g; $rip etc. work"),
             "xp": (self._xp, "xp /FMT ADDRESS -- dump physical memory"),
+            "sendkey": (
+                self._sendkey,
+                "sendkey KEYS -- press keys: a, shift-a, ctrl-alt-delete, f1, ret",
+            ),
             "system_reset": (self._system_reset, "system_reset -- press the reset button"),
             "system_powerdown": (self._system_powerdown, "system_powerdown -- press the power button"),
         }
@@ -126,6 +130,12 @@ class Monitor:
         if self._machine.loop.final is not None:
             raise CommandError("the guest is over")
         self._machine.resume()
+
+    def _sendkey(self, keys: str) -> None:
+        try:
+            self._machine.press(keys)
+        except ValueError as error:
+            raise CommandError(str(error)) from error
 
     def _system_reset(self, _arguments: str) -> None:
         self._machine.reset()

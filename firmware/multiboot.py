@@ -183,7 +183,7 @@ def load(
         segments=segments,
         gpr={"rax": magic, "rbx": info},
         gdt=TableStart(layout.put_low(gdt, "GDT"), len(gdt) - 1),
-        idt=TableStart(0, 0),
+        idt=TableStart(0, 0x3FF),  # as a BIOS leaves it
         cr0=CR0_PE | CR0_ET,
     )
     return f"{kind} with a multiboot {header.version} header: 32-bit entry at {entry:#x}", start

@@ -136,3 +136,14 @@ def test_line_editing(machine):
     assert "\r\n0." in console.output.decode()
     console.send(b"x" * 5000 + b"\r")  # no unbounded line
     assert len(console.output) < 4000
+
+
+def test_keys_are_pressed_together_and_let_go_in_reverse(machine, monitor):
+    assert monitor.execute("sendkey shift-up") == ""
+    # Shift's own code has gone on into the controller already.
+    assert machine.board.i8042.keyboard.state.queue == [0xE0, 0x75, 0xE0, 0xF0, 0x75, 0xF0, 0x12]
+
+
+@pytest.mark.parametrize("keys", ["", "a-", "hyper", "shift-q-x1"])
+def test_what_is_no_key(monitor, keys):
+    assert "no key is called" in monitor.execute(f"sendkey {keys}")

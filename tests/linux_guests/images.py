@@ -25,7 +25,7 @@ OVERRIDE = "PYEMU_GUESTS"
 
 @dataclass(frozen=True)
 class Source:
-    """One file of a Debian package."""
+    """One file, or folder, of a Debian package."""
 
     file: str  # what it is called here
     package: str
@@ -59,6 +59,7 @@ SOURCES = LINUX | {
     "u-boot-x86_64": Source("u-boot-x86_64.rom", "u-boot-qemu", "usr/lib/u-boot/qemu-x86_64/u-boot.rom"),
     "seabios-128k": Source("seabios-128k.bin", "seabios", "usr/share/seabios/bios.bin"),
     "seabios-256k": Source("seabios-256k.bin", "seabios", "usr/share/seabios/bios-256k.bin"),
+    "grub-coreboot": Source("grub-i386-coreboot", "grub-coreboot-bin", "usr/lib/grub/i386-coreboot"),
     "grub-rom": Source("grub-qemu.bin", "grub-firmware-qemu", "usr/share/qemu/grub.bin"),
 }
 
