@@ -2,7 +2,7 @@
 
 A `Chardev` is given bytes by `write` (from the guest, device lock held) and gives bytes to `on_input` (on the I/O
 thread, without the lock). `Mux` puts the monitor beside the guest on one terminal, switched by Ctrl-A. The names are
-QEMU's: stdio, mon:stdio, file:PATH, pty, tcp:HOST:PORT[,server][,nowait], null.
+QEMU's: stdio, mon:stdio, file:PATH, /dev/NAME, pty, tcp:HOST:PORT[,server][,nowait], null.
 """
 
 from __future__ import annotations
@@ -239,11 +239,11 @@ def _open_fd(stream: object, fd: int) -> int | None:
 
 
 class FileChardev(FdChardev):
-    """`file:PATH`: output only, from the start of the file."""
+    """`file:PATH`: output only, from the start of the file; or `/dev/...`, to the end of what is there."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, mode: int = os.O_CREAT | os.O_TRUNC) -> None:
         try:
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+            fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC | mode, 0o666)
         except OSError as error:
             raise ChardevError(f"can't write '{path}': {error.strerror}") from error
         super().__init__(None, fd)
@@ -456,10 +456,10 @@ def _open_tcp(spec: str) -> TcpChardev:
 
 def check_spec(spec: str) -> None:
     """Refuse, before anything is opened, what `open_chardev` doesn't know."""
-    known = "stdio, mon:stdio, file:PATH, pty, tcp:HOST:PORT[,server][,nowait], null, none"
+    known = "stdio, mon:stdio, file:PATH, /dev/NAME, pty, tcp:HOST:PORT[,server][,nowait], null, none"
     if spec in ("stdio", "mon:stdio", "pty", "null", "none") or spec.startswith("tcp:"):
         return
-    if spec.startswith("file:") and len(spec) > len("file:"):
+    if any(spec.startswith(prefix) and len(spec) > len(prefix) for prefix in ("file:", "/dev/")):
         return
     raise ChardevError(f"unknown character device '{spec}' (known: {known})")
 
@@ -477,4 +477,6 @@ def open_chardev(spec: str, label: str) -> Chardev:
         return _open_tcp(spec)
     if spec.startswith("file:"):
         return FileChardev(spec.removeprefix("file:"))
+    if spec.startswith("/dev/"):
+        return FileChardev(spec, os.O_APPEND | os.O_NOCTTY)
     return Chardev()

@@ -80,7 +80,10 @@ OPTIONS = (
     Option(("global",), "NAME=VALUE", "isa-debugcon.iobase=PORT: another port than 0xe9", repeats=True),
     Option(("chardev",), "DEV", "a character device for -device: stdio,id=ID or file,path=PATH,id=ID", repeats=True),
     Option(
-        ("serial",), "DEV", "stdio, mon:stdio, file:PATH, pty, tcp:HOST:PORT[,server][,nowait], null, none", "", True
+        ("serial",),
+        "DEV",
+        "stdio, mon:stdio, file:PATH, /dev/NAME, pty, tcp:HOST:PORT[,server][,nowait], null, none",
+        repeats=True,
     ),
     Option(("monitor",), "DEV", "the monitor on a character device of its own"),
     Option(("debugcon",), "DEV", "output of the debug console (port 0xe9)"),
