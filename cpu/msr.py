@@ -51,6 +51,7 @@ from pyemu.cpu.state import (
 )
 
 # Architectural registers
+IA32_TSC_ADJUST = 0x3B
 IA32_TSC, IA32_APIC_BASE, IA32_PLATFORM_ID, IA32_BIOS_SIGN_ID = 0x10, 0x1B, 0x17, 0x8B
 IA32_MTRRCAP, IA32_MTRR_PHYSBASE0, IA32_MTRR_DEF_TYPE = 0xFE, 0x200, 0x2FF
 IA32_SYSENTER_CS, IA32_SYSENTER_ESP, IA32_SYSENTER_EIP = 0x174, 0x175, 0x176
@@ -174,6 +175,8 @@ def read(s: State, index: int) -> int | None:
         return _offset(s, deadline) if deadline else deadline
     if index == IA32_TSC:
         return _offset(s, s.host.read_tsc())
+    if index == IA32_TSC_ADJUST:
+        return _word(s, TSC_OFFSET) if announces(s, "tsc-adjust") else None
     if index == IA32_TSC_AUX:
         return _word(s, TSC_AUX) if announces(s, "rdtscp") else None
     if index == IA32_EFER:
@@ -214,6 +217,11 @@ def _write_special(s: State, index: int, value: int) -> bool | None:
         return announces(s, "tsc-deadline") and s.host.apic_msr_write(index, deadline)
     if index == IA32_TSC:
         s[TSC_OFFSET] = (value - s.host.read_tsc()) & M64
+        return True
+    if index == IA32_TSC_ADJUST:  # what was added to the counter, by whichever register (SDM 3, 17.17.3)
+        if not announces(s, "tsc-adjust"):
+            return False
+        s[TSC_OFFSET] = value
         return True
     if index == IA32_EFER:
         return _write_efer(s, value)

@@ -92,6 +92,8 @@ class ApicTimer:
         if entry & TIMER_MODE_MASK == MODE_DEADLINE:  # ignored in other modes
             self.state.deadline = value
             self.rearm(entry)
+            if value and not entry & MASKED and self._tsc_now() >= value:
+                self._on_timer()  # at once: the host timer would be late (SDM 3, 10.5.4.1)
 
     def entry_changed(self, old: int, new: int) -> None:
         """The LVT entry was written. Switching to or from deadline mode disarms; the other two modes share the

@@ -118,7 +118,7 @@ INSTRUCTIONS = {
 WITHOUT = {
     "de", "pse", "pae", "apic", "mtrr", "pge", "pat", "pse36", "pcid", "x2apic", "tsc-deadline", "hypervisor", "arat",
     "smep", "erms", "xgetbv1", "nx", "pdpe1gb", "lm", "invtsc", "ss", "mmxext",
-    "cldemote", "fsrm", "umip", "wbnoinvd",
+    "cldemote", "fsrm", "umip", "wbnoinvd", "tsc-adjust",
 }  # fmt: skip
 
 

@@ -12,7 +12,20 @@ from importlib import import_module
 
 from tests.guests.topics.program import Program
 
-TOPICS = ("tasks",)
+TOPICS = (
+    "apic",
+    "control",
+    "exceptions",
+    "gates",
+    "paging",
+    "realmode",
+    "segmentation",
+    "syscalls",
+    "sysenter",
+    "tasks",
+    "v86",
+    "x2apic",
+)
 
 
 @functools.cache

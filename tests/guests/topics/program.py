@@ -6,6 +6,8 @@ are numbers, or labels and expressions as text. Nothing here knows a topic; what
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -51,12 +53,23 @@ def assemble(text: str, base: int, bits: int = 32) -> bytes:
     try:
         code, _ = keystone.Ks(keystone.KS_ARCH_X86, mode).asm(text, base, as_bytes=True)
     except keystone.KsError as error:
-        count = error.get_asm_count() or 0
-        statements = [line for line in text.splitlines() if line.strip()]
-        near = "\n".join(statements[max(0, count - 8) : count + 8])
-        raise AssemblyError(f"{error}; after {count} statements, near\n{near}") from error
+        raise AssemblyError(f"{error}: {_suspects(text, mode)}") from error
     assert code is not None
     return bytes(code)
+
+
+def _suspects(text: str, mode: int) -> list[str]:
+    """The lines that the assembler refuses on their own, for another reason than an unknown label."""
+    found = []
+    for line in text.splitlines():
+        if line.strip().startswith(".code"):
+            mode = {"16": keystone.KS_MODE_16, "32": keystone.KS_MODE_32, "64": keystone.KS_MODE_64}[line.strip()[-2:]]
+        try:
+            keystone.Ks(keystone.KS_ARCH_X86, mode).asm(line, BASE)
+        except keystone.KsError as error:
+            if error.errno != keystone.KS_ERR_ASM_SYMBOL_MISSING:
+                found.append(f"{line} ({error})")
+    return found
 
 
 def descriptor(base: int, limit: int, access: int, flags: int = 0) -> int:
@@ -89,10 +102,12 @@ class Program:
     topic: str
     bits: int = 64
     needs: str = ""  # a CPU feature without which the topic says nothing, as QEMU's -cpu names it
+    substitutions: list[Callable[[str], str]] = field(default_factory=list)  # made on the whole text at the end
     _code: list[str] = field(default_factory=list)
     _data: list[str] = field(default_factory=list)
     _names: set[str] = field(default_factory=set)
     _count: int = 0
+    _blobs: list[tuple[bytes, bytes]] = field(default_factory=list)
 
     @property
     def names(self) -> list[str]:
@@ -109,6 +124,15 @@ class Program:
     def data(self, text: str) -> None:
         """Data, or code that something jumps to."""
         self._data.append(text)
+
+    def blob(self, contents: bytes) -> str:
+        """Bytes that are too many for the assembler; gives their label."""
+        here = self.label("blob")
+        mark = hashlib.sha256(here.encode()).digest()[:16]
+        self._blobs.append((mark, contents))
+        words = ", ".join(f"{byte:#x}" for byte in mark)
+        self.data(f".align 16\n{here}: .byte {words}\n.fill {max(0, len(contents) - 16)}, 1, 0\n")
+        return here
 
     def label(self, prefix: str = "l") -> str:
         """A new label."""
@@ -171,7 +195,11 @@ class Program:
 
     def image(self) -> bytes:
         """The multiboot image."""
-        return assemble(self.text(), BASE, 32)
+        image = bytearray(assemble(self.text(), BASE, 32))
+        for mark, contents in self._blobs:
+            at = image.index(mark)
+            image[at : at + len(contents)] = contents
+        return bytes(image)
 
     def text(self) -> str:
         """All of its assembler."""
@@ -207,7 +235,10 @@ class Program:
         for key in sorted(parts, key=len, reverse=True):
             runtime = runtime.replace("%" + key, parts[key])
         constants = "".join(f".set {name}, {value:#x}\n" for name, value in LAYOUT.items())
-        return "\n".join([constants, runtime, "main:", *self._code, "jmp end_of_topic", *tail, ""])
+        text = "\n".join([constants, runtime, "main:", *self._code, "jmp end_of_topic", *tail, ""])
+        for substitution in self.substitutions:
+            text = substitution(text)
+        return text
 
 
 def _read(name: str) -> str:
@@ -229,6 +260,8 @@ _TSS64 = (
     mov dword ptr [tss + 36], IST1
     mov dword ptr [tss + 44], IST2
     mov word ptr [tss + 102], 0x68
+    mov byte ptr [IDT + 8 * 16 + 4], 1      # double faults and stack faults have a stack of their own
+    mov byte ptr [IDT + 12 * 16 + 4], 1
 """
 )
 _TSS32 = (
@@ -256,5 +289,15 @@ outer_stack:
     mov [got_sp], eax
     pop eax
     mov [got_ss], eax
+    test dword ptr [got_flags], 0x20000
+    jz stack_recorded
+    pop eax                                 # from virtual-8086 mode: ES, DS, FS, GS
+    mov [got_r4], eax
+    pop eax
+    mov [got_r5], eax
+    pop eax
+    mov [got_r6], eax
+    pop eax
+    mov [got_r7], eax
 stack_recorded:
 """

@@ -17,6 +17,9 @@ start32:
     mov edx, 0x3fb                          # COM1: eight data bits
     mov al, 3
     out dx, al
+    mov al, 0xff                            # no interrupts but those that a topic asks for
+    out 0x21, al
+    out 0xa1, al
 %start
     mov eax, 0x10
     mov ds, eax
@@ -25,6 +28,10 @@ start32:
     mov fs, eax
     mov gs, eax
     mov %sp, STACK
+    mov %di, IDT
+    mov ecx, 1024
+    xor eax, eax
+    rep stosd es:[%di], eax
     mov %di, STUBS                          # 256 times: push the vector, push `common`, ret
     mov %bx, IDT
     xor ecx, ecx
@@ -131,6 +138,11 @@ begin:                                      # %ax: where an exception goes on
     ret
 
 finish:                                     # no exception came: the registers are the result
+    pushf%q
+    push %ax
+%handler_data
+    mov [got_ds], %ax
+    pop %ax
     mov [got_ax], %ax
     mov [got_bx], %bx
     mov [got_cx], %cx
@@ -138,13 +150,12 @@ finish:                                     # no exception came: the registers a
     mov [got_si], %si
     mov [got_di], %di
     mov [got_bp], %bp
-    pushf%q
     pop %ax
     mov [got_flags], %ax
     mov eax, ss
     mov [got_ss], %ax
-    mov eax, ds
-    mov [got_ds], %ax
+    mov eax, 0x10
+    mov es, eax
     ret
 
 # ---- comparison: %si points to name, number of fields, then field number, mask and value of each -------------
