@@ -211,6 +211,9 @@ class Concrete(Instruction):
     def state(self, index: int, width: int = 64) -> Value:
         return self._bytes_at(8 * index, width)
 
+    def state_at(self, index: Value) -> Value:
+        return self._bytes_at(8 * index.payload, 64)
+
     def set_state(self, index: int, value: Value) -> None:
         self.writes.append((8 * index, value.width // 8, value.payload))
 

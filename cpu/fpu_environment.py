@@ -1,8 +1,7 @@
 """FNSTENV, FLDENV, FNSAVE, FRSTOR: the x87 environment in memory (mechanism; SDM 1, 8.1.10, figures 8-9 to 8-12).
 
 An environment is seven words of 2 or 4 bytes (`size`): control, status, tags, then instruction and operand pointers,
-whose layout depends on the mode. FNSAVE's ten-byte registers ST(0)-ST(7) follow. Selectors are not kept, as
-CPUID.7.0:EBX[13] allows.
+whose layout depends on the mode. FNSAVE's ten-byte registers ST(0)-ST(7) follow.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from pyemu.cpu import fpu_state as fs
 from pyemu.cpu import memory
 from pyemu.cpu.fpu_state import BUSY, ES, EXCEPTIONS
 from pyemu.cpu.mode import PROTECTED, V86
-from pyemu.cpu.state import FCW, FDP, FIP, FOP, FPR, FSW, FTW, M64, MODE, VALUE, State
+from pyemu.cpu.state import FCS, FCW, FDP, FDS, FIP, FOP, FPR, FSW, FTW, M64, MODE, VALUE, State
 
 INITIAL_CONTROL = 0x37F
 CONTROL_BIT_6 = 0x40  # always 1
@@ -29,9 +28,16 @@ def initialise(s: State) -> int:
     s[FCW] = INITIAL_CONTROL
     s[FSW] = 0
     s[FTW] = 0
-    s[FOP] = 0
-    s[FIP] = 0
-    s[FDP] = 0
+    return set_pointers(s, 0, 0, 0, 0, 0)
+
+
+def set_pointers(s: State, fop: int, fip: int, fcs: int, fdp: int, fds: int) -> int:
+    """Where the last instruction and its operand are."""
+    s[FOP] = fop & FOP_MASK
+    s[FIP] = fip
+    s[FCS] = fcs & 0xFFFF
+    s[FDP] = fdp
+    s[FDS] = fds & 0xFFFF
     return 0
 
 
@@ -87,18 +93,20 @@ def put_environment(s: State, linear: int, size: int, access: int) -> int:
     put(s, linear, size, 0, s[FCW] & 0xFFFF | unused, access)
     put(s, linear, size, 1, s[FSW] & 0xFFFF | unused, access)
     put(s, linear, size, 2, tag_word(s) | unused, access)
-    fip = s[FIP] & 0xFFFFFFFF
-    fdp = s[FDP] & 0xFFFFFFFF
-    if real_format(s):
+    fip = s[FIP]
+    fdp = s[FDP]
+    if real_format(s):  # linear addresses of 32 bits; the format with 2 bytes holds 20
+        fip = fip + (s[FCS] << 4)
+        fdp = fdp + (s[FDS] << 4)
         put(s, linear, size, 3, fip & 0xFFFF | unused, access)
-        put(s, linear, size, 4, (fip >> 16) << 12 & 0xFFFFFFFF & ~0x7FF | s[FOP] & FOP_MASK, access)
+        put(s, linear, size, 4, (fip >> 4) & 0xFFFF000 | s[FOP], access)
         put(s, linear, size, 5, fdp & 0xFFFF | unused, access)
-        put(s, linear, size, 6, (fdp >> 16) << 12 & 0xFFFFFFFF, access)
+        put(s, linear, size, 6, (fdp >> 4) & 0xFFFF000, access)
     else:
-        put(s, linear, size, 3, fip, access)
-        put(s, linear, size, 4, (s[FOP] & FOP_MASK) << 16 if size == 4 else 0, access)
-        put(s, linear, size, 5, fdp, access)
-        put(s, linear, size, 6, unused, access)
+        put(s, linear, size, 3, fip & 0xFFFFFFFF, access)
+        put(s, linear, size, 4, s[FOP] << 16 | s[FCS] if size == 4 else s[FCS], access)
+        put(s, linear, size, 5, fdp & 0xFFFFFFFF, access)
+        put(s, linear, size, 6, s[FDS] | unused, access)
     return 0
 
 
@@ -112,13 +120,11 @@ def get_environment(s: State, linear: int, size: int, access: int) -> int:
     fdp = get(s, linear, size, 5, access)
     last = get(s, linear, size, 6, access)
     if real_format(s):
-        fip = fip & 0xFFFF | (middle >> 12 & 0xFFFF) << 16
-        fdp = fdp & 0xFFFF | (last >> 12 & 0xFFFF) << 16
-        s[FOP] = middle & FOP_MASK
+        fip = fip & 0xFFFF | (middle & 0xFFFF000) << 4
+        fdp = fdp & 0xFFFF | (last & 0xFFFF000) << 4
+        set_pointers(s, middle, fip, 0, fdp, 0)
     else:
-        s[FOP] = middle >> 16 & FOP_MASK if size == 4 else 0
-    s[FIP] = fip
-    s[FDP] = fdp
+        set_pointers(s, middle >> 16, fip, middle, fdp, last)
     return fs.summarise(s)
 
 

@@ -5,11 +5,7 @@
 
 from __future__ import annotations
 
-from pyemu.cpu import paging
-from pyemu.cpu.faults import clear_fault
-from pyemu.cpu.mode import CODE64
-from pyemu.cpu.primitives import ram8
-from pyemu.cpu.state import CS, FCW, FOP, FPR, FSW, FTW, M64, MODE, RIP, SEG_BASE, WALK_PHYS, State
+from pyemu.cpu.state import FCW, FPR, FSW, FTW, State
 
 # Status word (SDM 1, 8.1.3); the exception flags are also the masks of the control word (SDM 1, 8.1.5).
 IE, DE, ZE, OE, UE, PE = 1, 2, 4, 8, 16, 32
@@ -22,8 +18,6 @@ CONDITIONS = C0 | C2 | C3
 # The "real indefinite", the masked response to an invalid operation (SDM 1, table 4-1).
 INDEFINITE_LOW, INDEFINITE_HIGH = 0xC000000000000000, 0xFFFF
 
-FIRST_ESCAPE = 0xD8  # x87 opcodes are D8-DF
-LONGEST = 15  # bytes of an instruction
 
 
 def register(s: State, n: int) -> int:
@@ -95,7 +89,6 @@ def report(s: State, flags: int) -> int:
     s[FSW] = (s[FSW] & ~C1) | flags
     if s[FSW] & ~s[FCW] & EXCEPTIONS:
         s[FSW] = s[FSW] | ES | BUSY
-        note_opcode(s)
     return 0
 
 
@@ -103,32 +96,3 @@ def stack_fault(s: State, overflow: int) -> int:
     """Stack overflow (1) or underflow (0); nonzero if the masked response is to be given."""
     report(s, IE | SF | (C1 if overflow else 0))
     return s[FCW] & IE
-
-
-def note_opcode(s: State) -> int:
-    """FOP = opcode of the present instruction, which has an unmasked exception: only then is FOP kept (SDM 1, 8.1.9).
-
-    It is read again from memory, since a decoded record doesn't have all of it.
-    """
-    escape = 0
-    for n in range(LONGEST):
-        byte = code_byte(s, n)
-        if escape:
-            s[FOP] = (escape & 7) << 8 | byte
-            return 0
-        if byte & 0xF8 == FIRST_ESCAPE:
-            escape = byte
-    return 0
-
-
-def code_byte(s: State, n: int) -> int:
-    """Byte `n` of the present instruction, 0 if it can't be had any more."""
-    linear = (s[RIP] + n) & M64
-    if s[MODE] & CODE64 == 0:
-        linear = (linear + s[SEG_BASE + CS]) & 0xFFFFFFFF
-    if paging.fetch_page(s, linear):
-        clear_fault(s)
-        return 0
-    if s[WALK_PHYS] & paging.FETCH_MMIO:
-        return 0
-    return ram8(s, s[WALK_PHYS] + (linear & 0xFFF))

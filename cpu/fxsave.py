@@ -13,8 +13,30 @@ from __future__ import annotations
 from pyemu.cpu import memory, mode
 from pyemu.cpu.control_registers import get_edx_eax
 from pyemu.cpu.faults import GP, NM, UD, raise_fault
+from pyemu.cpu.fpu_environment import CONTROL_BIT_6, CONTROL_MASK, initialise, set_pointers
+from pyemu.cpu.fpu_state import ES, summarise
 from pyemu.cpu.mode import CR0_EM, CR0_TS, CR4_OSXSAVE
-from pyemu.cpu.state import CR0, CR4, FCW, FDP, FIP, FOP, FPR, FSW, FTW, M64, MODE, MXCSR, VALUE, VEC, XCR0, State
+from pyemu.cpu.primitives import sext
+from pyemu.cpu.state import (
+    CR0,
+    CR4,
+    FCS,
+    FCW,
+    FDP,
+    FDS,
+    FIP,
+    FOP,
+    FPR,
+    FSW,
+    FTW,
+    M64,
+    MODE,
+    MXCSR,
+    VALUE,
+    VEC,
+    XCR0,
+    State,
+)
 
 # The legacy area (SDM 1, 10.5.1 and 13.4.1)
 AT_FCW, AT_FSW, AT_FTW, AT_FOP, AT_FIP, AT_FDP = 0, 2, 4, 6, 8, 16
@@ -27,9 +49,9 @@ COMPACTED = 1 << 63
 X87_STATE, SSE_STATE = 1, 2
 
 MXCSR_MASK = 0xFFFF  # DAZ is there
-MXCSR_INITIAL, FCW_INITIAL = 0x1F80, 0x37F
+MXCSR_INITIAL = 0x1F80
 TOP_SHIFT = 11  # of TOP in FSW
-FCW_BIT_6 = 0x40  # always reads as 1
+POINTER_BITS = 57  # of FIP and FDP that a processor with LA57 keeps
 
 
 def available(s: State, linear: int, alignment: int) -> int:
@@ -72,13 +94,16 @@ def store_x87(s: State, linear: int, rex_w: int) -> int:
     put(s, linear + AT_FCW, 2, s[FCW])
     put(s, linear + AT_FSW, 2, s[FSW])
     put(s, linear + AT_FTW, 2, s[FTW] & 0xFF)
-    put(s, linear + AT_FOP, 2, s[FOP])
-    if rex_w:
-        put(s, linear + AT_FIP, 8, s[FIP])
-        put(s, linear + AT_FDP, 8, s[FDP])
-    else:
-        put(s, linear + AT_FIP, 8, s[FIP] & 0xFFFFFFFF)  # selectors are not recorded
-        put(s, linear + AT_FDP, 8, s[FDP] & 0xFFFFFFFF)
+    fop = 0
+    fip = 0
+    fdp = 0
+    if s[FSW] & ES:  # AMD's processors tell where only about a pending exception (APM 5, FXSAVE)
+        fop = s[FOP]
+        fip = s[FIP] if rex_w else s[FIP] & 0xFFFFFFFF | s[FCS] << 32
+        fdp = s[FDP] if rex_w else s[FDP] & 0xFFFFFFFF | s[FDS] << 32
+    put(s, linear + AT_FOP, 2, fop)
+    put(s, linear + AT_FIP, 8, fip)
+    put(s, linear + AT_FDP, 8, fdp)
     top = s[FSW] >> TOP_SHIFT & 7
     for n in range(8):
         register = FPR + 2 * ((top + n) & 7)
@@ -91,15 +116,18 @@ def load_x87(s: State, linear: int, rex_w: int) -> int:
     """The reverse of store_x87."""
     get(s, linear + AT_FCW, 8)
     head = s[VALUE]
-    s[FCW] = (head & 0xFFFF) | FCW_BIT_6
+    s[FCW] = head & CONTROL_MASK | CONTROL_BIT_6
     s[FSW] = head >> 16 & 0xFFFF
     s[FTW] = head >> 32 & 0xFF
-    s[FOP] = head >> 48 & 0x7FF
-    pointer = M64 if rex_w else 0xFFFFFFFF
     get(s, linear + AT_FIP, 8)
-    s[FIP] = s[VALUE] & pointer
+    fip = s[VALUE]
     get(s, linear + AT_FDP, 8)
-    s[FDP] = s[VALUE] & pointer
+    fdp = s[VALUE]
+    if rex_w:
+        set_pointers(s, head >> 48, sext(fip, POINTER_BITS), 0, sext(fdp, POINTER_BITS), 0)
+    else:
+        set_pointers(s, head >> 48, fip & 0xFFFFFFFF, fip >> 32, fdp & 0xFFFFFFFF, fdp >> 32)
+    summarise(s)
     top = s[FSW] >> TOP_SHIFT & 7
     for n in range(8):
         register = FPR + 2 * ((top + n) & 7)
@@ -112,12 +140,7 @@ def load_x87(s: State, linear: int, rex_w: int) -> int:
 
 def initial_x87(s: State) -> int:
     """As FNINIT, with registers cleared."""
-    s[FCW] = FCW_INITIAL
-    s[FSW] = 0
-    s[FTW] = 0
-    s[FOP] = 0
-    s[FIP] = 0
-    s[FDP] = 0
+    initialise(s)
     for n in range(16):
         s[FPR + n] = 0
     return 0

@@ -48,6 +48,10 @@ class Instruction(Builder):
         """The low `width` bits of State word `index` (width up to 512 reads the following words too)."""
 
     @abstractmethod
+    def state_at(self, index: Value) -> Value:
+        """A State word whose number is known only at run time."""
+
+    @abstractmethod
     def set_state(self, index: int, value: Value) -> None:
         """Queue a write of the low bytes of State word `index` (any width that is a multiple of 8; others are kept)."""
 

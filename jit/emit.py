@@ -216,6 +216,9 @@ class Emitter(FloatEmitter):
     def state(self, index: int, width: int = 64) -> Value:
         return self._load_bits(self._word_pointer(index), width)
 
+    def state_at(self, index: Value) -> Value:
+        return self._load_bits(self.b.gep(self.s, [index.payload], source_etype=I64), 64)
+
     def set_state(self, index: int, value: Value) -> None:
         self.writes.append(lambda: self.b.store(value.payload, self._word_pointer(index), align=1))
 

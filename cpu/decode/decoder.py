@@ -411,6 +411,8 @@ def decode(s: State, rip: int, linear: int, mode64: int, default32: int) -> int:
     n = n + size
     if description & D_MOFFS and size < 8:
         immediate = immediate & ((1 << (8 * size)) - 1)
+    if opcode & ~7 == 0xD8:
+        immediate = (opcode & 7) << 8 | modrm
     s[RECORD + rc.IMM] = immediate
     if vector & X_IS4:
         number = (immediate >> 4) & 15

@@ -8,7 +8,8 @@
 Word 4: form (bits 0-15), length in bytes (16-23), index in its block (24-31), address size in bytes (40-47), flags
 (48-55), segment number (56-63). A register operand is a byte offset, so AH is just RAX's offset plus 1. An absent base
 or index, and the segment base of a flat segment, point at State[ZERO]. RIP-relative operands have base ZERO and disp =
-next RIP + disp. For segment, control and debug register operands the offset field holds the register's number instead.
+next RIP + disp. x87 instructions have FOP, the last 11 bits of their opcode, for an immediate. For segment, control
+and debug register operands the offset field holds the register's number instead.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from pyemu.cpu.fpu_state import BUSY, C2, ES, EXCEPTIONS
 from pyemu.cpu.instruction import MF, NM, READ, STACK_ACCESS, WRITE, Instruction
 from pyemu.cpu.mode import EMULATE_FPU, MONITOR_FPU, TASK_SWITCHED
 from pyemu.cpu.ops import Operand, op
-from pyemu.cpu.state import FCW, FDP, FIP, FSW, MODE, SS, State
+from pyemu.cpu.state import CS, FCS, FCW, FDP, FDS, FIP, FOP, FSW, MODE, SEG_SEL, SS, State
 from pyemu.cpu.values import Value
 
 ENVIRONMENT, REGISTERS = 7, 80  # words, bytes
@@ -41,23 +41,29 @@ def wait(i: Instruction) -> None:
 
 
 def begin(i: Instruction) -> None:
-    """What other instructions begin with: they also leave their address in FIP."""
+    """What other instructions begin with: they also leave their address and their opcode."""
     wait(i)
     i.set_state(FIP, i.rip())
+    i.set_state(FCS, i.state(SEG_SEL + CS))
+    i.set_state(FOP, i.record_word(rc.IMM))
+
+
+def point(i: Instruction, operand: Operand) -> Value:
+    """The offset of a memory operand, which goes to FDP, and its selector to FDS."""
+    offset = i.offset(operand)
+    i.set_state(FDP, offset)
+    i.set_state(FDS, i.state_at(i.record_field(rc.PACKED, rc.SEGMENT, 8) + SEG_SEL))
+    return offset
 
 
 def source(i: Instruction, operand: Operand) -> Value:
-    """Read a memory operand; its offset goes to FDP."""
-    offset = i.offset(operand)
-    i.set_state(FDP, offset)
-    return i.load(i.linear(offset, operand.size, READ), operand.width)
+    """Read a memory operand."""
+    return i.load(i.linear(point(i, operand), operand.size, READ), operand.width)
 
 
 def destination(i: Instruction, operand: Operand) -> tuple[Value, Value]:
-    """Linear address of a memory operand that mechanism will write, and the access flags; its offset goes to FDP."""
-    offset = i.offset(operand)
-    i.set_state(FDP, offset)
-    return i.linear(offset, operand.size, WRITE), segment_access(i)
+    """Linear address of a memory operand that mechanism will write, and the access flags."""
+    return i.linear(point(i, operand), operand.size, WRITE), segment_access(i)
 
 
 def segment_access(i: Instruction) -> Value:

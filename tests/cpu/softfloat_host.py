@@ -69,11 +69,14 @@ class HostLoop:
         self._buffer.write(program)
         address = ctypes.addressof(ctypes.c_char.from_buffer(self._buffer))
         self._function = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_size_t)(address)
+        self.code_address = address + len(prologue) + len(load)
+        self.data_address = 0  # of the records of the last run
 
     def run(self, records: bytes, count: int) -> bytes:
         data = ctypes.create_string_buffer(records, len(records))
+        self.data_address = ctypes.addressof(data)
         if count:
-            self._function(ctypes.addressof(data), count)
+            self._function(self.data_address, count)
         return data.raw
 
 

@@ -14,8 +14,10 @@ from pyemu.cpu.state import (
     CR4,
     FAULT_CR2,
     FAULT_VECTOR,
+    FCS,
     FCW,
     FDP,
+    FDS,
     FIP,
     FOP,
     FPR,
@@ -52,8 +54,10 @@ def machine(of: Callable[[], setup.Machine] = setup.long) -> setup.Machine:
 
 def fill(s: State, seed: int) -> None:
     """Something different in every register."""
-    s[FCW], s[FSW], s[FTW], s[FOP] = 0x340 + seed, (seed + 2 & 7) << 11 | 0x41, 0xA5 ^ seed, 0x123 + seed
+    pending = 0x80C1  # an invalid operation that isn't masked
+    s[FCW], s[FSW], s[FTW], s[FOP] = 0x340 + 2 * seed, (seed + 2 & 7) << 11 | pending, 0xA5 ^ seed, 0x123 + seed
     s[FIP], s[FDP], s[MXCSR] = 0x123456789ABC + seed, 0xFFFF888812345678 - seed, 0x1F80 + seed
+    s[FCS], s[FDS] = 0x1234 + seed, 0x5678 + seed
     for n in range(8):
         s[FPR + 2 * n], s[FPR + 2 * n + 1] = 0x8000000000000000 + n * 257 + seed, 0x3FFF + n
     for n in range(32):
@@ -80,13 +84,32 @@ def mask(s: State, value: int) -> None:
 def test_layout(twin: Twin) -> None:
     m = machine()
     assert twin(fxsave.fxsave)(m.s, AREA, 1) == 0
-    assert m.get(AREA, "HHBBH") == (0x341, 3 << 11 | 0x41, 0xA4, 0, 0x124)
+    assert m.get(AREA, "HHBBH") == (0x342, 3 << 11 | 0x80C1, 0xA4, 0, 0x124)
     assert m.get(AREA + 8, "QQII") == (0x123456789ABD, 0xFFFF888812345677, 0x1F81, 0xFFFF)
     assert m.get(AREA + 32, "QH6B") == (0x8000000000000000 + 3 * 257 + 1, 0x4002, 0, 0, 0, 0, 0, 0)  # ST0 is R3
     assert m.get(AREA + 160 + 16 * 15, "QQ") == ((15 << 56) + 1, (15 << 56) + (1 << 48) + 1)
     assert m.s.ram[AREA + 416] == 0xCC
     assert twin(fxsave.fxsave)(m.s, AREA, 0) == 0
-    assert m.get(AREA + 8, "QQ") == (0x56789ABD, 0x12345677)
+    assert m.get(AREA + 8, "IIII") == (0x56789ABD, 0x1235, 0x12345677, 0x5679)
+    m.s[FCW] |= 1
+    m.s[FSW] &= ~0x8080
+    assert twin(fxsave.fxsave)(m.s, AREA, 1) == 0
+    assert m.get(AREA + 6, "H") == (0,), "nothing is pending"
+    assert m.get(AREA + 8, "QQ") == (0, 0)
+
+
+def test_restored_exceptions_are_pending_where_they_are_not_masked(twin: Twin) -> None:
+    """FXRSTOR takes the pointers at any rate, of 57 bits; ES and B follow from flags and masks (as on Zen 4)."""
+    m = machine()
+    for control, status, after in ((0x37F, 0x80C1, 0x41), (0x37E, 0x01, 0x8081), (0xE07E, 0x8000, 0)):
+        m.put(AREA, "HHHH", control, status, 0, 0xFFFF)
+        m.put(AREA + 8, "QQII", 0x1122334455667788, 0x80AABBCCDDEEFF00, 0x1F80, 0)
+        assert twin(fxsave.fxrstor)(m.s, AREA, 1) == 0
+        assert (m.s[FCW], m.s[FSW], m.s[FOP]) == (control & 0x1FFF, after, 0x7FF)
+        assert (m.s[FIP], m.s[FDP]) == (0xFF22334455667788, 0x00AABBCCDDEEFF00)
+        assert (m.s[FCS], m.s[FDS]) == (0, 0)
+        assert twin(fxsave.fxrstor)(m.s, AREA, 0) == 0
+        assert (m.s[FIP], m.s[FCS], m.s[FDP], m.s[FDS]) == (0x55667788, 0x3344, 0xDDEEFF00, 0xBBCC)
 
 
 @pytest.mark.parametrize("save", ["fxsave", "xsave", "xsaveopt", "xsavec"])

@@ -20,9 +20,13 @@ from pyemu.cpu.host import Exit
 from pyemu.cpu.mode import CODE32, CODE64
 from pyemu.cpu.ops import build_table
 from pyemu.cpu.state import (
+    CS,
+    DS,
     FAULT_VECTOR,
+    FCS,
     FCW,
     FDP,
+    FDS,
     FIP,
     FOP,
     FPR,
@@ -38,6 +42,7 @@ from pyemu.cpu.state import (
     RDI,
     RECORD,
     RIP,
+    SEG_SEL,
     State,
 )
 from pyemu.jit.engine import Engine
@@ -45,6 +50,8 @@ from tests.cpu import system_setup
 from tests.cpu.semantics.machines import JUMP_TO_SELF, NoDevices
 from tests.cpu.softfloat_host import HostLoop
 
+M32 = 0xFFFFFFFF
+HOST_CS, HOST_DS = 0x33, 0  # of a 64-bit process under Linux
 MEMORY = 112  # offset of the memory operand
 MEMORY_SIZE = 128
 AREA = 0x20000  # where RDI points in pyemu
@@ -67,6 +74,7 @@ class Image:
     memory: bytes = bytes(16)
     rax: int = 0
     rflags: int = 0x202
+    pointers: tuple[object, ...] = ()  # FOP, FIP, FCS, FDP, FDS afterwards; what they should point at by its name
 
     def top(self) -> int:
         """TOP."""
@@ -87,6 +95,15 @@ def _abridged(word: int) -> int:
     return sum(1 << n for n in range(8) if word >> 2 * n & 3 != 3)
 
 
+def _name_pointers(
+    fop: int, fip: int, fcs: int, fdp: int, fds: int, code: tuple[int, int], memory: tuple[int, int]
+) -> tuple[object, ...]:
+    """Pointers at the instruction and at the memory operand (each a selector and an address) by name."""
+    instruction = ("code", "cs") if (fcs, fip) == code else (fip, fcs)
+    operand = ("memory", "ds") if (fds, fdp) == memory else (fdp, fds)
+    return (fop, *instruction, *operand)
+
+
 def run_host(code: bytes, images: Sequence[Image]) -> list[Image]:
     """Execute `code` from each image; an image must have no unmasked pending exception."""
     records = b""
@@ -98,7 +115,8 @@ def run_host(code: bytes, images: Sequence[Image]) -> list[Image]:
         record[MEMORY : MEMORY + len(image.memory)] = image.memory
         struct.pack_into("<QQ", record, _RAX, image.rax, image.rflags)
         records += record
-    data = _loop(code).run(records, len(images))
+    loop = _loop(code)
+    data = loop.run(records, len(images))
     results = []
     for number, image in enumerate(images):
         record = bytearray(data[_SIZE * number : _SIZE * (number + 1)])
@@ -106,7 +124,12 @@ def run_host(code: bytes, images: Sequence[Image]) -> list[Image]:
         st = [int.from_bytes(record[_OUT + 28 + 10 * n : _OUT + 38 + 10 * n], "little") for n in range(8)]
         rax, rflags = struct.unpack_from("<QQ", record, _RAX)
         memory = bytes(record[MEMORY : MEMORY + len(image.memory)])
-        results.append(Image(st, control, status, _abridged(tags), memory, rax, rflags & ARITHMETIC_FLAGS))
+        fip, fcs, fop, fdp, fds = struct.unpack_from("<IHHIH", record, _OUT + 12)
+        operand = loop.data_address + _SIZE * number + MEMORY
+        pointers = _name_pointers(
+            fop, fip, fcs, fdp, fds, (HOST_CS, loop.code_address & M32), (HOST_DS, operand & M32)
+        )
+        results.append(Image(st, control, status, _abridged(tags), memory, rax, rflags & ARITHMETIC_FLAGS, pointers))
     return results
 
 
@@ -125,7 +148,7 @@ class Emulated:
         s = self.s
         s[FAULT_VECTOR] = NO_FAULT
         s[FCW], s[FSW], s[FTW] = image.control, image.status, image.tags
-        s[FOP] = s[FIP] = s[FDP] = 0
+        s[FOP] = s[FIP] = s[FCS] = s[FDP] = s[FDS] = 0
         for n, bits in enumerate(image.st):
             at = FPR + 2 * (image.top() + n & 7)
             s[at], s[at + 1] = bits & M64, bits >> 64
@@ -141,7 +164,9 @@ class Emulated:
         st = [s[at] | s[at + 1] << 64 for at in words]
         memory = self.s.ram[AREA + MEMORY : AREA + MEMORY + len(image.memory)]
         rflags = flags.eflags(s) & ARITHMETIC_FLAGS
-        return Image(st, s[FCW], s[FSW], s[FTW], bytes(memory), s[GPR + RAX], rflags)
+        code, data = (s[SEG_SEL + CS], system_setup.CODE), (s[SEG_SEL + DS], AREA + MEMORY)
+        pointers = _name_pointers(s[FOP], s[FIP], s[FCS], s[FDP], s[FDS], code, data)
+        return Image(st, s[FCW], s[FSW], s[FTW], bytes(memory), s[GPR + RAX], rflags, pointers)
 
     def step(self, code: bytes) -> int:
         """Execute one instruction; -1, or the vector that it raised."""

@@ -1,7 +1,7 @@
 """Every x87 instruction against the host CPU, from the same complete x87 state; then what a host process can't show.
 
-Compared are all registers, control, status and tag words, the memory operand, RAX and the arithmetic flags, to the last
-bit. Where the manuals leave room, pyemu does as AMD's Zen 4.
+Compared are all registers, control, status and tag words, pointers, the memory operand, RAX and the arithmetic flags, to
+the last bit. Where the manuals leave room, pyemu does as AMD's Zen 4.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import pytest
 from pyemu.cpu import mode
 from pyemu.cpu.faults import MF, NM, PF
 from pyemu.cpu.ops import Form, build_table, parse_encoding
-from pyemu.cpu.state import CR0, FAULT_VECTOR, FCW, FDP, FIP, FOP, FSW, FTW, NO_FAULT
+from pyemu.cpu.state import CR0, FAULT_VECTOR, FCS, FCW, FDP, FDS, FIP, FOP, FSW, FTW, NO_FAULT
 from tests.cpu import softfloat_host as host
 from tests.cpu import system_setup, x87_host
 from tests.cpu.x87_host import AREA, MEMORY, Emulated, Image
@@ -22,6 +22,7 @@ from tests.cpu.x87_host import AREA, MEMORY, Emulated, Image
 on_host = pytest.mark.skipif(not host.HOST_IS_X86_64, reason="compares with the host CPU, which isn't an x86-64")
 
 CASES = 40
+RETRIES = 3  # a context switch makes AMD's processors forget where the last instruction was
 C1, CONDITIONS, ES = 0x200, 0x4700, 0x80
 ONE, TWO = 0x3FFF8000000000000000, 0x40008000000000000000
 INDEFINITE = 0xFFFFC000000000000000
@@ -102,6 +103,9 @@ def test_against_host(name: str, code: bytes, masked: bool, all_backends: dict[s
     there = x87_host.run_host(code, images)
     for backend, emulated in all_backends.items():
         for image, theirs, ours in zip(images, there, emulated.run(code, images), strict=True):
+            for _ in range(RETRIES):
+                if ours != theirs:
+                    theirs = x87_host.run_host(code, [image])[0]
             assert ours == theirs, f"{backend}, from {image}"
 
 
@@ -151,7 +155,7 @@ def test_pointers(emulated: Emulated) -> None:
     emulated.load(full())
     assert emulated.step(ZERO_DIVIDE) == -1
     assert emulated.s[FIP] == system_setup.CODE
-    assert emulated.s[FOP] == 0, "kept for unmasked exceptions only"
+    assert emulated.s[FOP] == 0x077
     assert emulated.step(FNSTSW_AX) == -1
     assert emulated.s[FIP] == system_setup.CODE
 
@@ -204,12 +208,12 @@ def test_device_not_available(bits: int, code: bytes, raises: bool) -> None:
 
 # ---- formats of the environment ------------------------------------------------------------------------------------------
 FORMATS = [
-    # 32-bit real: FIP 15:0; FIP 31:16 << 12 | FOP; FDP 15:0; FDP 31:16 << 12 (SDM 1, figure 8-10)
-    (system_setup.real, b"\x66", "IIII", (0xFFFF5678, 0x1234 << 12 | 0x5A5, 0xFFFFDEF0, 0x9ABC << 12)),
-    (system_setup.real, b"", "HHHH", (0x5678, 0x4 << 12 | 0x5A5, 0xDEF0, 0xC << 12)),  # figure 8-12
-    (system_setup.v86, b"", "HHHH", (0x5678, 0x4 << 12 | 0x5A5, 0xDEF0, 0xC << 12)),
-    (system_setup.protected, b"", "IIII", (0x12345678, 0x5A5 << 16, 0x9ABCDEF0, 0xFFFF0000)),  # figure 8-9
-    (system_setup.protected, b"\x66", "HHHH", (0x5678, 0, 0xDEF0, 0)),  # figure 8-11
+    # 32-bit real: FIP 15:0; FIP 31:16 << 12 | FOP; FDP 15:0; FDP 31:16 << 12, of linear addresses (SDM 1, figure 8-10)
+    (system_setup.real, b"\x66", "IIII", (0xFFFF79B8, 0x1234 << 12 | 0x5A5, 0xFFFF6550, 0x9ABE << 12)),
+    (system_setup.real, b"", "HHHH", (0x79B8, 0x4 << 12 | 0x5A5, 0x6550, 0xE << 12)),  # figure 8-12
+    (system_setup.v86, b"", "HHHH", (0x79B8, 0x4 << 12 | 0x5A5, 0x6550, 0xE << 12)),
+    (system_setup.protected, b"\x66", "HHHH", (0x5678, 0x0234, 0xDEF0, 0x1866)),  # figure 8-11
+    (system_setup.protected, b"", "IIII", (0x12345678, 0x5A5 << 16 | 0x0234, 0x9ABCDEF0, 0xFFFF1866)),  # figure 8-9
 ]
 
 
@@ -223,7 +227,7 @@ def test_environment_formats(make: object, prefix: bytes, layout: str, pointers:
     at = 0x0E00
     for opcode in (b"\xd9", b"\xdd"):
         emulated.load(full(control=0x27F, status=0x3800 | 0x11))
-        s[FOP], s[FIP], s[FDP] = 0x5A5, 0x12345678, 0x9ABCDEF0
+        s[FOP], s[FIP], s[FCS], s[FDP], s[FDS] = 0x5A5, 0x12345678, 0x0234, 0x9ABCDEF0, 0x1866
         assert emulated.step(prefix + opcode + emulated.absolute(6, at)) == -1
         words = machine.get(at, layout[0] * 3)
         assert [word & 0xFFFF for word in words] == [0x27F, 0x3811, 0]
