@@ -78,7 +78,7 @@ class Concrete(Instruction):
         self.context = sf.FloatContext()
         self.uses_float = False
 
-    def execute(self, form: Form, words: Sequence[int]) -> int:
+    def execute(self, form: Form, words: Sequence[int], commit: bool = True) -> int:
         """Run one instruction from its record; 0, or 1 with a fault raised and nothing committed."""
         self.form, self.words = form, list(words)
         self.writes.clear()
@@ -89,6 +89,8 @@ class Concrete(Instruction):
             self._finish_float()
         except Stop:
             return 1
+        if not commit:
+            return 0
         for offset, size, value in self.writes:
             self.bytes[offset : offset + size] = value.to_bytes(size, "little")
         if self.target is not None:
@@ -175,6 +177,7 @@ class Concrete(Instruction):
         """Accrue the exception flags; an unmasked one is #XM (or #UD) and cancels the instruction's writes."""
         if not self.uses_float or self.quiet:
             return
+        self.uses_float = False
         flags = sf.reported_flags(self.context.flags, self.context.masks)
         self.s[MXCSR] |= flags
         if flags & ~self.context.masks & 0x3F:
@@ -268,6 +271,7 @@ class Concrete(Instruction):
         return Value(self, total, width)
 
     def store(self, linear: Value, value: Value, access: int = 0) -> None:
+        self._finish_float()  # whose exceptions come first
         address, size, data = linear.payload, value.width // 8, value.payload
         access |= memory.WRITE | self._segment_access()
         if size > 8 or size & (size - 1):

@@ -128,9 +128,16 @@ def get_environment(s: State, linear: int, size: int, access: int) -> int:
     return fs.summarise(s)
 
 
+def probe(s: State, linear: int, size: int, access: int) -> int:
+    """May the image be accessed? It is judged by its first byte and then by its last, as on Zen 4."""
+    if memory.probe(s, linear, 1, access):
+        return 1
+    return memory.probe(s, (linear + size - 1) & M64, 1, access)
+
+
 def fnstenv(s: State, linear: int, size: int, access: int) -> int:
     """FNSTENV: all exceptions are masked afterwards."""
-    if memory.probe(s, linear, WORDS * size, access | memory.WRITE):
+    if probe(s, linear, WORDS * size, access | memory.WRITE):
         return 1
     put_environment(s, linear, size, access)
     s[FCW] = s[FCW] | EXCEPTIONS
@@ -140,14 +147,14 @@ def fnstenv(s: State, linear: int, size: int, access: int) -> int:
 
 def fldenv(s: State, linear: int, size: int, access: int) -> int:
     """FLDENV."""
-    if memory.probe(s, linear, WORDS * size, access):
+    if probe(s, linear, WORDS * size, access):
         return 1
     return get_environment(s, linear, size, access)
 
 
 def fnsave(s: State, linear: int, size: int, access: int) -> int:
     """FNSAVE, and then FNINIT."""
-    if memory.probe(s, linear, WORDS * size + REGISTERS, access | memory.WRITE):
+    if probe(s, linear, WORDS * size + REGISTERS, access | memory.WRITE):
         return 1
     put_environment(s, linear, size, access)
     base = linear + WORDS * size
@@ -160,7 +167,7 @@ def fnsave(s: State, linear: int, size: int, access: int) -> int:
 
 def frstor(s: State, linear: int, size: int, access: int) -> int:
     """FRSTOR."""
-    if memory.probe(s, linear, WORDS * size + REGISTERS, access):
+    if probe(s, linear, WORDS * size + REGISTERS, access):
         return 1
     get_environment(s, linear, size, access)
     base = linear + WORDS * size

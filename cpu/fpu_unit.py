@@ -194,6 +194,8 @@ def store(s: State, linear: int, access: int, command: int, size: int) -> int:
         status = compute(s, operation, fs.register(s, 0), X87_OPERAND) & REPORTED
         blocked = status & ~s[FCW] & (PRE_COMPUTATION | OE | UE)
     if blocked:
+        if memory.probe(s, linear, size, access | memory.WRITE):
+            return 1
         return fs.report(s, status)
     if size == 10:
         if put_extended(s, linear, s[X87_RESULT + 2], s[X87_RESULT + 3], access):

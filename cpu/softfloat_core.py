@@ -260,6 +260,8 @@ def round_pack(fmt: Format, sign: int, exponent: int, significand: int, ctx: Flo
         if top < fmt.emin:  # FSCALE can go that far
             ctx.flags |= UE | PE
             return pack_zero(fmt, sign)
+    # what an unmasked exception says of precision is about the result before its exponent is found to be out of range
+    unbounded_inexact = drop > 0 and (rounded << drop) != significand
     if top < fmt.emin:
         drop += fmt.emin - top
         top = fmt.emin
@@ -272,12 +274,16 @@ def round_pack(fmt: Format, sign: int, exponent: int, significand: int, ctx: Flo
     if top > fmt.emax:
         ctx.flags |= OE
         if not wraps or ctx.masks & OE:
+            if unbounded_inexact or ctx.masks & OE:
+                ctx.flags |= PE
             return _overflow(fmt, sign, ctx, bits_kept)
         top -= WRAP_BIAS
         if top > fmt.emax:
             ctx.flags |= PE
             ctx.rounded_up = True
             return pack_infinity(fmt, sign)
+    if tiny and not ctx.masks & UE and not wraps:
+        inexact = unbounded_inexact
     if inexact:
         ctx.flags |= PE
     if tiny and (inexact or not ctx.masks & UE):
@@ -290,7 +296,6 @@ def round_pack(fmt: Format, sign: int, exponent: int, significand: int, ctx: Flo
 
 def _overflow(fmt: Format, sign: int, ctx: FloatContext, bits_kept: int) -> int:
     """Infinity, or the largest finite number if the rounding mode doesn't lead away from zero."""
-    ctx.flags |= OE | PE
     ctx.rounded_up = ctx.rounding == NEAREST or ctx.rounding == (DOWN if sign else UP)
     if ctx.rounded_up:
         return pack_infinity(fmt, sign)

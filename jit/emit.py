@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 
 import llvmlite.ir as ir
 
-from pyemu.cpu import memory, segments, tlb, vector_memory
+from pyemu.cpu import memory, rehearsal, segments, tlb, vector_memory
 from pyemu.cpu.decode import record as rc
 from pyemu.cpu.faults import raise_fault
 from pyemu.cpu.instruction import STACK_ACCESS
@@ -294,6 +294,7 @@ class Emitter(FloatEmitter):
         return total
 
     def store(self, linear: Value, value: Value, access: int = 0) -> None:
+        self._finish_float()  # whose exceptions come first
         width = value.width
         if width & (width - 1):
             self._probe(linear, width // 8, memory.WRITE | access)
@@ -394,6 +395,14 @@ class Handler(Emitter):
         self._leave(JUMPED if self.target is not None or self.form.row.sets_rip else NEXT)
         ir.IRBuilder(self.entry).branch(body)
         return fn
+
+    def _rehearse_if(self, condition: ir.Value) -> None:
+        with self.b.if_then(condition, likely=False):
+            at = self.b.ptrtoint(self.record, I64)
+            status = self.b.call(self.owner.declare(rehearsal.rehearse), [self.s, at])  # type: ignore[arg-type]
+            slot, self.mxcsr_slot = self.mxcsr_slot, None  # the host's control word is still in place
+            self._exit_if(self.b.icmp_unsigned("!=", status, I64(0)))
+            self.mxcsr_slot = slot
 
     def record_word(self, index: int) -> Value:
         return self._load_bits(self.b.gep(self.record, [I64(8 * index)], source_etype=I8), 64)

@@ -22,13 +22,12 @@ from pyemu.jit import hostflags
 from pyemu.jit.subset import I1, I32, I64, PTR, ModuleCompiler
 
 ARITHMETIC = {"fadd": "add", "fsub": "sub", "fmul": "mul", "fdiv": "div", "fmin": "min", "fmax": "max"}
-UNDERFLOWING = ("add", "sub", "mul", "div")
 PREDICATE = {"feq": 0, "flt": 1, "fle": 2, "funord": 3}
 
 FMA, F16C = "fma" in hostflags.read(), "f16c" in hostflags.read()
 DEFAULT_MXCSR = 0x1F80  # the host's: nearest, all masked
-FLAGS, UE = 0x3F, 0x10  # of MXCSR (SDM 1, figure 10-3); the masks are 7 bits above
-UM, FTZ, FTZ_SHIFT = UE << 7, 0x8000, 4  # FTZ stands 4 bits above UM
+FLAGS = 0x3F  # of MXCSR (SDM 1, figure 10-3); the masks are 7 bits above
+MASKS_OF_RANGE = 0x18 << 7  # OM and UM
 PRE_COMPUTATION = 7  # invalid, denormal, divide by zero come before the operation: no others then
 
 
@@ -45,7 +44,6 @@ class FloatEmitter(Instruction):
     owner: ModuleCompiler
     entry: ir.Block
     mxcsr_slot: ir.Value | None
-    tiny: ir.Value  # is a result so far denormal?
 
     @abstractmethod
     def _word_pointer(self, index: int) -> ir.Value:
@@ -55,6 +53,11 @@ class FloatEmitter(Instruction):
     def _exit_if(self, condition: ir.Value, before: Callable[[], None] | None = None) -> None:
         """Leave with FAULT when the condition holds."""
 
+    @abstractmethod
+    def _rehearse_if(self, condition: ir.Value) -> None:
+        """If the condition holds, let the reference interpreter find out whether the instruction raises an exception
+        (cpu/rehearsal.py)."""
+
     # ---- the environment ---------------------------------------------------------------------------------------
     def _begin_float(self) -> None:
         if self.mxcsr_slot is not None:
@@ -62,10 +65,11 @@ class FloatEmitter(Instruction):
         with self.b.goto_block(self.entry):
             self.b.position_at_start(self.entry)
             slot = self.b.alloca(I32)
-        self.mxcsr_slot, self.tiny = slot, I1(0)
+        self.mxcsr_slot = slot
         b, guest = self.b, self.mxcsr().payload
-        flushing = b.or_(b.shl(b.and_(guest, I32(UM)), I32(FTZ_SHIFT)), I32(0xFFFFFFFF ^ FTZ))  # only if UM is set
-        self._load_mxcsr(b.and_(b.or_(b.and_(guest, flushing), I32(FLAGS << 7)), I32(0xFFFFFFFF ^ FLAGS)))
+        both = I32(MASKS_OF_RANGE)
+        self._rehearse_if(b.icmp_unsigned("!=", b.and_(guest, both), both))
+        self._load_mxcsr(b.and_(b.or_(guest, I32(FLAGS << 7)), I32(0xFFFFFFFF ^ FLAGS)))
 
     def _load_mxcsr(self, word: ir.Value) -> None:
         assert self.mxcsr_slot is not None
@@ -95,8 +99,6 @@ class FloatEmitter(Instruction):
         raised = b.and_(b.load(self.mxcsr_slot, typ=I32), I32(FLAGS))
         self._load_mxcsr(I32(DEFAULT_MXCSR))
         self.mxcsr_slot = None
-        underflow = b.and_(self.tiny, b.icmp_unsigned("==", b.and_(guest, I32(UM)), I32(0)))
-        raised = b.or_(raised, b.select(underflow, I32(UE), I32(0)))
         unmasked = b.and_(raised, b.not_(b.lshr(guest, I32(7))))
         before = b.and_(unmasked, I32(PRE_COMPUTATION))
         raised = b.select(b.icmp_unsigned("!=", before, I32(0)), b.and_(raised, I32(PRE_COMPUTATION)), raised)
@@ -106,17 +108,6 @@ class FloatEmitter(Instruction):
         self._exit_if(
             b.icmp_unsigned("!=", unmasked, I32(0)), lambda: b.call(fault, [self.s, vector.payload, I64(0)])
         )
-
-    def _note_tiny(self, width: int, result: ir.Value) -> None:
-        """An exact denormal result is an underflow only while UM is clear (SDM 1, 4.9.1.5): the host, where all is
-        masked, doesn't flag it."""
-        b, stored = self.b, {16: 10, 32: 23, 64: 52}[width]
-        magnitude = Value(self, result, width) & ((1 << width - 1) - 1)
-        tiny = (magnitude - 1).ult((1 << stored) - 1).payload
-        if isinstance(tiny.type, ir.VectorType):
-            lanes = integer(tiny.type.count)
-            tiny = b.icmp_unsigned("!=", b.bitcast(tiny, lanes), lanes(0))
-        self.tiny = b.or_(self.tiny, tiny)
 
     # ---- one instruction, or one a lane ------------------------------------------------------------------------
     def _instruction(self, text: str, constraint: str, result: ir.Type, *values: ir.Value) -> ir.Value:
@@ -157,10 +148,7 @@ class FloatEmitter(Instruction):
             result = self._instruction(f"{mnemonic} $1, $0", "=x,x", register, *values)
         else:
             result = self._instruction(f"{mnemonic} $2, $0", "=x,0,x", register, *values)
-        result = self.b.bitcast(result, kind)
-        if name in UNDERFLOWING:
-            self._note_tiny(width, result)
-        return result
+        return self.b.bitcast(result, kind)
 
     def _float_compare(self, name: str, width: int, x: ir.Value, y: ir.Value) -> ir.Value:
         self._begin_float()
@@ -190,9 +178,7 @@ class FloatEmitter(Instruction):
         mnemonic = f"vf{'n' if negate_product else ''}m{'sub' if negate_addend else 'add'}231"
         mnemonic += ("p" if packed else "s") + self._float_letter(width)
         values = [self.b.bitcast(v, register) for v in operands]
-        result = self.b.bitcast(self._instruction(f"{mnemonic} $3, $2, $0", "=x,0,x,x", register, *values), kind)
-        self._note_tiny(width, result)
-        return result
+        return self.b.bitcast(self._instruction(f"{mnemonic} $3, $2, $0", "=x,0,x,x", register, *values), kind)
 
     def _in_software(self, operation: int, width: int, *operands: ir.Value) -> ir.Value:
         """Softfloat, for what the host has no instruction for, called with the host's own control word."""
@@ -203,10 +189,7 @@ class FloatEmitter(Instruction):
         arguments = [self.s, I64(operation), b.zext(now, I64), *wide, *[I64(0)] * (3 - len(wide))]
         b.call(self.owner.declare(fused.compute), arguments)  # type: ignore[arg-type]
         self._load_mxcsr(b.or_(now, self.state(VALUE + 1, 32).payload))
-        result = self.state(VALUE, width).payload
-        if operation != fused.FROM_HALF:
-            self._note_tiny(width, result)
-        return result
+        return self.state(VALUE, width).payload
 
     def _half(self, a: Value, width: int, mode: Value | None) -> Value:
         """Single precision from or to half."""
@@ -222,9 +205,7 @@ class FloatEmitter(Instruction):
             return Value(self, b.extract_element(single, I32(0)), width)
         low = b.insert_element(ir.Constant(vector, None), a.payload, I32(0))
         half = self._by_immediate(mode, 8, lambda n: self._instruction(f"vcvtps2ph $${n}, $1, $0", "=x,x", vector, low))
-        result = b.trunc(b.extract_element(half, I32(0)), integer(width))
-        self._note_tiny(width, result)
-        return Value(self, result, width)
+        return Value(self, b.trunc(b.extract_element(half, I32(0)), integer(width)), width)
 
     def _by_immediate(self, mode: Value, count: int, emit: Callable[[int], ir.Value]) -> ir.Value:
         """The instruction whose immediate is `mode`, modulo a power of two, which is known only at run time."""
@@ -268,10 +249,8 @@ class FloatEmitter(Instruction):
             mnemonic = f"cvt{'t' if name == 'float_to_int_trunc' else ''}s{source}2si{'q' if width == 64 else 'l'}"
         if name != "int_to_float":
             operand = self.b.bitcast(operand, self._float_type(a.width))
-        result = self.b.bitcast(self._instruction(f"{mnemonic} $1, $0", constraint, kind, operand), integer(width))
-        if name == "float_to_float" and width == 32:
-            self._note_tiny(width, result)
-        return Value(self, result, width)
+        result = self._instruction(f"{mnemonic} $1, $0", constraint, kind, operand)
+        return Value(self, self.b.bitcast(result, integer(width)), width)
 
     def round_float(self, a: Value, mode: Value) -> Value:
         self._begin_float()

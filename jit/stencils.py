@@ -9,8 +9,7 @@ effective address from an address stencil to the instruction's own. Anything rar
 cold
 stub, before it has changed anything: the interpreter's handler then executes the instruction as a whole.
 
-Stencils are for 64-bit mode. A form that calls mechanism code, computes floating point, or stores twice has none, and
-runs by its
+Stencils are for 64-bit mode. A form that calls mechanism code, or stores twice, has none, and runs by its
 handler. Not here: choosing and patching them (translator.py), what the stubs jump to (thunks.py).
 """
 
@@ -23,11 +22,12 @@ import llvmlite.ir as ir
 
 from pyemu.cpu.decode import record as rc
 from pyemu.cpu.ops import Form
-from pyemu.cpu.state import EXIT_REQUEST, GPR, ICOUNT, ICOUNT_LIMIT, MODE, RIP, RSP, TLB_ENTRIES
+from pyemu.cpu.state import EXIT_REQUEST, GPR, ICOUNT, ICOUNT_LIMIT, MODE, RIP, RSP, TLB_ENTRIES, VALUE
 from pyemu.cpu.values import Value
 from pyemu.jit import elf
 from pyemu.jit import layout as ly
 from pyemu.jit.emit import Emitter
+from pyemu.jit.emit_float import DEFAULT_MXCSR, FLAGS
 from pyemu.jit.subset import I1, I8, I64, PTR, VOID, ModuleCompiler
 from pyemu.jit.target import compile_ir
 
@@ -73,7 +73,7 @@ class StencilEmitter(Emitter):
         self.entry = self.fn.append_basic_block("entry")
         self.b = ir.IRBuilder(self.entry)
         self.relative: Value | None = None  # condition of a relative jump
-        self.stored = False
+        self.stored = self.floats = False
         self.cold: list[tuple[ir.Block, str]] = []
 
     # ---- holes ---------------------------------------------------------------------------------------------
@@ -175,7 +175,7 @@ class StencilEmitter(Emitter):
         return Value(self, self.b.load(pointer, typ=ir.IntType(width), align=1), width)
 
     def store(self, linear: Value, value: Value, access: int = 0) -> None:
-        if value.width & (value.width - 1) or value.width > 128 or self.stored:
+        if value.width & (value.width - 1) or value.width > 128 or self.stored or self.floats:
             raise NoStencilError
         hit, pointer = self._hit(linear.payload, value.width // 8, True)
         self._slow_unless(hit)
@@ -210,7 +210,28 @@ class StencilEmitter(Emitter):
     def call(self, function: Callable[..., int], *arguments: Value | int) -> None:
         raise NoStencilError
 
+    # ---- floating point, for the usual MXCSR: all exceptions masked, to nearest, nothing flushed -----------------
     def _begin_float(self) -> None:
+        """The host's MXCSR says the same as the guest's then, flags apart."""
+        if not self.floats:
+            self.floats = True
+            self._slow_unless((self.mxcsr() & (0xFFFFFFFF ^ FLAGS)).eq(DEFAULT_MXCSR).payload)
+
+    def _finish_float(self) -> None:
+        """The host's flags only ever accumulate here. One that the guest's lack is new, or was left by something else:
+        the handler finds out, by executing the instruction again with none set."""
+        if not self.floats:
+            return
+        b, kind = self.b, ir.FunctionType(VOID, [PTR])
+        b.asm(kind, f"stmxcsr {8 * VALUE}($0)", "r,~{memory},~{dirflag},~{fpsr},~{flags}", [self.s], True)
+        unknown = self.state(VALUE, 32) & ~self.mxcsr() & FLAGS
+        self._slow_unless(unknown.eq(0).payload)
+        self.floats = False
+
+    def _by_immediate(self, mode: Value, count: int, emit: Callable[[int], ir.Value]) -> ir.Value:
+        raise NoStencilError
+
+    def _rehearse_if(self, condition: ir.Value) -> None:
         raise NoStencilError
 
     def bad_target(self, target: Value) -> Value:

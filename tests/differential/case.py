@@ -41,7 +41,7 @@ BREAKPOINT, PAGE_FAULT = 3, 14
 WITH_ERROR = frozenset({8, 10, 11, 12, 13, 14, 17})
 
 GPR_NAMES = "rax rcx rdx rbx rsp rbp rsi rdi r8 r9 r10 r11 r12 r13 r14 r15".split()
-FP_NAMES = "fcw fsw ftw fop fip fdp mxcsr".split()
+FP_NAMES = "fcw fsw ftw fop fip fdp fcs fds mxcsr".split()
 
 
 def word(record: bytes, at: int) -> int:

@@ -158,7 +158,7 @@ class Generator:
             if r.random() < 0.3:
                 mxcsr |= r.getrandbits(6)
         registers = b"".join(self._extended() for _ in range(8))
-        control = struct.pack("<7Q", fcw, fsw, ftw, 0, 0, 0, mxcsr)
+        control = struct.pack("<9Q", fcw, fsw, ftw, 0, 0, 0, 0, 0, mxcsr)
         vectors = b"".join(r.choice(self.lanes) for _ in range(32))
         masks = struct.pack("<8Q", *(self._integer() for _ in range(8)))
         return registers + control + vectors + masks
