@@ -86,7 +86,7 @@ class Concrete(Instruction):
         self.uses_float = False
         try:
             form.row.function(self, *form.operands, *form.row.extra)
-            self._finish_float()
+            self.settle_floats()
         except Stop:
             return 1
         if not commit:
@@ -173,7 +173,7 @@ class Concrete(Instruction):
             self.uses_float = True
         return self.context
 
-    def _finish_float(self) -> None:
+    def settle_floats(self) -> None:
         """Accrue the exception flags; an unmasked one is #XM (or #UD) and cancels the instruction's writes."""
         if not self.uses_float or self.quiet:
             return
@@ -271,7 +271,7 @@ class Concrete(Instruction):
         return Value(self, total, width)
 
     def store(self, linear: Value, value: Value, access: int = 0) -> None:
-        self._finish_float()  # whose exceptions come first
+        self.settle_floats()  # whose exceptions come first
         address, size, data = linear.payload, value.width // 8, value.payload
         access |= memory.WRITE | self._segment_access()
         if size > 8 or size & (size - 1):

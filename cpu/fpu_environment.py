@@ -10,7 +10,7 @@ from pyemu.cpu import fpu_state as fs
 from pyemu.cpu import memory
 from pyemu.cpu.fpu_state import BUSY, ES, EXCEPTIONS
 from pyemu.cpu.mode import PROTECTED, V86
-from pyemu.cpu.state import FCS, FCW, FDP, FDS, FIP, FOP, FPR, FSW, FTW, M64, MODE, VALUE, State
+from pyemu.cpu.state import FCS, FCW, FDP, FDS, FIP, FOP, FPR, FSW, FTW, IGNNE, M64, MODE, VALUE, State
 
 INITIAL_CONTROL = 0x37F
 CONTROL_BIT_6 = 0x40  # always 1
@@ -28,6 +28,7 @@ def initialise(s: State) -> int:
     s[FCW] = INITIAL_CONTROL
     s[FSW] = 0
     s[FTW] = 0
+    s[IGNNE] = 0
     return set_pointers(s, 0, 0, 0, 0, 0)
 
 
@@ -128,16 +129,16 @@ def get_environment(s: State, linear: int, size: int, access: int) -> int:
     return fs.summarise(s)
 
 
-def probe(s: State, linear: int, size: int, access: int) -> int:
-    """May the image be accessed? It is judged by its first byte and then by its last, as on Zen 4."""
-    if memory.probe(s, linear, 1, access):
+def probe(s: State, linear: int, size: int, more: int, access: int) -> int:
+    """May the image be accessed? Its first word decides, and then its last byte, as on Zen 4."""
+    if memory.probe(s, linear, size, access):
         return 1
-    return memory.probe(s, (linear + size - 1) & M64, 1, access)
+    return memory.probe(s, (linear + WORDS * size + more - 1) & M64, 1, access)
 
 
 def fnstenv(s: State, linear: int, size: int, access: int) -> int:
     """FNSTENV: all exceptions are masked afterwards."""
-    if probe(s, linear, WORDS * size, access | memory.WRITE):
+    if probe(s, linear, size, 0, access | memory.WRITE):
         return 1
     put_environment(s, linear, size, access)
     s[FCW] = s[FCW] | EXCEPTIONS
@@ -147,14 +148,14 @@ def fnstenv(s: State, linear: int, size: int, access: int) -> int:
 
 def fldenv(s: State, linear: int, size: int, access: int) -> int:
     """FLDENV."""
-    if probe(s, linear, WORDS * size, access):
+    if probe(s, linear, size, 0, access):
         return 1
     return get_environment(s, linear, size, access)
 
 
 def fnsave(s: State, linear: int, size: int, access: int) -> int:
     """FNSAVE, and then FNINIT."""
-    if probe(s, linear, WORDS * size + REGISTERS, access | memory.WRITE):
+    if probe(s, linear, size, REGISTERS, access | memory.WRITE):
         return 1
     put_environment(s, linear, size, access)
     base = linear + WORDS * size
@@ -167,7 +168,7 @@ def fnsave(s: State, linear: int, size: int, access: int) -> int:
 
 def frstor(s: State, linear: int, size: int, access: int) -> int:
     """FRSTOR."""
-    if probe(s, linear, WORDS * size + REGISTERS, access):
+    if probe(s, linear, size, REGISTERS, access):
         return 1
     get_environment(s, linear, size, access)
     base = linear + WORDS * size

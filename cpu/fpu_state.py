@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from pyemu.cpu.state import FCW, FPR, FSW, FTW, State
+from pyemu.cpu.state import FCW, FPR, FSW, FTW, IGNNE, State
 
 # Status word (SDM 1, 8.1.3); the exception flags are also the masks of the control word (SDM 1, 8.1.5).
 IE, DE, ZE, OE, UE, PE = 1, 2, 4, 8, 16, 32
@@ -80,6 +80,8 @@ def summarise(s: State) -> int:
     s[FSW] = s[FSW] & ~(ES | BUSY)
     if s[FSW] & ~s[FCW] & EXCEPTIONS:
         s[FSW] = s[FSW] | ES | BUSY
+    else:
+        s[IGNNE] = 0  # without FERR# there is no IGNNE# (SDM 1, D.2.1.2)
     return 0
 
 

@@ -52,6 +52,9 @@ class Host(Protocol):
     def set_tpr(self, value: int) -> None:
         """Write CR8 (0-15)."""
 
+    def floating_point_error(self) -> None:
+        """FERR#: an x87 exception is pending, and CR0.NE is clear. The machine interrupts, as the PC/AT does."""
+
     def read_tsc(self) -> int:
         """The machine's time-stamp counter, before TSC_OFFSET."""
 

@@ -116,6 +116,10 @@ class Instruction(Builder):
         """STACK_ACCESS if the memory operand is in SS, else 0; 64 bits."""
 
     @abstractmethod
+    def settle_floats(self) -> None:
+        """Raise the floating-point exceptions so far, if any is not masked, before there are more."""
+
+    @abstractmethod
     def fault_if(self, condition: Value, vector: int, error: int = 0) -> None:
         """Raise an exception when the condition (width 1) holds."""
 

@@ -27,6 +27,7 @@ from pyemu.cpu.faults import (
     EXT,
     GP,
     IDT,
+    MF,
     NMI,
     NP,
     PAGE_FAULT_CLASS,
@@ -40,6 +41,7 @@ from pyemu.cpu.faults import SS as STACK_FAULT
 from pyemu.cpu.primitives import call_service, service
 from pyemu.cpu.state import (
     CPL,
+    CR0,
     CR2,
     CS,
     DR,
@@ -377,8 +379,26 @@ def before_delivery(s: State, vector: int) -> int:
     return 0
 
 
+def _floating_point_error(s: State, a: int, b: int) -> int:
+    s.host.floating_point_error()
+    return 0
+
+
+FLOATING_POINT_ERROR = service(_floating_point_error)
+
+
+def freeze(s: State) -> int:
+    """Instead of #MF if CR0.NE is clear: the processor asserts FERR# and waits at the instruction for the interrupt
+    that the machine makes of it (SDM 1, D.2.1)."""
+    s[FAULT_VECTOR] = NO_FAULT
+    s[HALTED] = 1
+    return call_service(s, FLOATING_POINT_ERROR, 0, 0)
+
+
 def deliver_fault(s: State) -> int:
     """Deliver the noted exception, and those that its delivery raises: 0, or 2 for shutdown."""
+    if s[FAULT_VECTOR] == MF and s[CR0] & mode.CR0_NE == 0:
+        return freeze(s)
     for n in range(CHAIN_WORDS):
         s[FAULT_CHAIN + n] = 0
     count = record_fault(s, 0)

@@ -15,7 +15,7 @@ from pyemu.cpu.concrete import Concrete
 from pyemu.cpu.decode import record as rc
 from pyemu.cpu.ops import Form, build_table
 from pyemu.cpu.primitives import call_service, service
-from pyemu.cpu.state import State
+from pyemu.cpu.state import MXCSR, State
 from pyemu.cpu.values import Value
 
 
@@ -27,7 +27,7 @@ class _Rehearsal(Concrete):
     """Executes without writing."""
 
     def store(self, linear: Value, value: Value, access: int = 0) -> None:
-        self._finish_float()
+        self.settle_floats()
         raise _EndError
 
 
@@ -38,11 +38,14 @@ def _forms() -> list[Form]:
 
 def _rehearse(s: State, record: int, unused: int) -> int:
     words = list((ctypes.c_uint64 * rc.WORDS).from_address(record))
-    performer = _Rehearsal(s)
+    flags = s[MXCSR]
     try:
-        return performer.execute(_forms()[words[rc.PACKED] & 0xFFFF], words, commit=False)
+        if _Rehearsal(s).execute(_forms()[words[rc.PACKED] & 0xFFFF], words, commit=False):
+            return 1
     except _EndError:
-        return 0
+        pass
+    s[MXCSR] = flags
+    return 0
 
 
 REHEARSE = service(_rehearse)

@@ -158,6 +158,7 @@ TLB_LOG_COUNT = _field("tlb_log_count", 1, "entries in the flush log")
 LARGE_LOW = _field("large_low", 1, "a large page of the lower half is in the TLB, so INVLPG there flushes all")
 LARGE_HIGH = _field("large_high", 1, "likewise for the upper half")
 LOCAL_HIGH_CODE = _field("local_high_code", 1, "code of the upper half came from a page that is not global")
+IGNNE = _field("ignne", 1, "FSW.ES while the machine asserts IGNNE#: pending x87 exceptions are ignored; else 0")
 X87_OPERAND = _field("x87_operand", 2, "scratch: the memory operand of an x87 operation")
 X87_RESULT = _field("x87_result", 5, "scratch: results of an x87 operation, two words each, and a control word")
 TLB_LOG_SIZE = 512

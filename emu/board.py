@@ -17,6 +17,7 @@ from pyemu.config import DebugExit as DebugExitConfig
 from pyemu.devices.acpi_pm import PM_WINDOW, AcpiPm, ResetControl, SmiCommandPorts
 from pyemu.devices.apic import Apic
 from pyemu.devices.apic_bus import ApicBus
+from pyemu.devices.coprocessor import CoprocessorError
 from pyemu.devices.debug_ports import DebugConsole, DebugExit, PostPort
 from pyemu.devices.fw_cfg import (
     E820_FORMAT,
@@ -58,6 +59,7 @@ APIC_SIZE = 0x1000
 PIC_MASTER, PIC_SLAVE, ELCR, PIT, PORT_61, POST, PCI_CONFIG, SMI_COMMAND = (
     0x20, 0xA0, 0x4D0, 0x40, 0x61, 0x80, 0xCF8, 0xB2,
 )  # fmt: skip
+COPROCESSOR, COPROCESSOR_IRQ = 0xF0, 13
 KEYBOARD_DATA, PORT_92, KEYBOARD_COMMAND, FW_CFG = 0x60, 0x92, 0x64, 0x510
 # What a BIOS leaves in the interrupt controllers and the timer (`_firmware_setup`).
 BIOS_VECTORS_MASTER, BIOS_VECTORS_SLAVE = 0x08, 0x70
@@ -114,8 +116,8 @@ class Board:
         self._wire_debug(debug_exit, debugcon, debugcon_port)
         self._wire_fw_cfg(ram)
         self._resettable: list[_Resettable] = [
-            self.pic, self.ioapic, self.apic, self.pit, self.rtc, self.hpet, self.pm, self.reset_control,
-            self.smi_ports, self.config_ports, self.pci, self.i8042, self.fw_cfg, *self.uarts,
+            self.pic, self.ioapic, self.apic, self.coprocessor, self.pit, self.rtc, self.hpet, self.pm,
+            self.reset_control, self.smi_ports, self.config_ports, self.pci, self.i8042, self.fw_cfg, *self.uarts,
         ]  # fmt: skip
         self._firmware_setup()
 
@@ -136,6 +138,8 @@ class Board:
         self.ports.claim(PIC_SLAVE, 2, self.pic.slave, name="pic slave")
         self.ports.claim(ELCR, 2, self.pic.elcr, name="elcr")
         self.mmio.claim(platform.ioapic_base, IOAPIC_SIZE, self.ioapic, name="ioapic")
+        self.coprocessor = CoprocessorError(self._isa[COPROCESSOR_IRQ].input())
+        self.ports.claim(COPROCESSOR, 2, self.coprocessor, name="coprocessor error")
         self._place_apic()
 
     def _isa_line(self, irq: int) -> IrqLine:

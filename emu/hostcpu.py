@@ -46,6 +46,7 @@ class HostCpu:
         self.failure: Exception | None = None
         # Set by whoever wants to know how often Python is called, and by which device (see `count_calls`).
         self.calls: dict[str, int] = {}
+        self.on_floating_point_error: Callable[[], None] | None = None  # FERR#, lock held
         # Called (lock held) with vector and whether it came from the 8259, when -d int is on.
         self.on_interrupt: Callable[[int], None] | None = None
 
@@ -128,6 +129,14 @@ class HostCpu:
             self._failed(error)
             self._s[IRQ_PENDING] = 0
             return NO_VECTOR
+
+    def floating_point_error(self) -> None:
+        try:
+            with self._lock:
+                if self.on_floating_point_error is not None:
+                    self.on_floating_point_error()
+        except Exception as error:
+            self._failed(error)
 
     def get_tpr(self) -> int:
         """CR8: the upper four bits of the task priority."""

@@ -24,7 +24,8 @@ from pyemu.board import Board
 from pyemu.chardev import Capture, Chardev, ChardevError, FdChardev, Mux, open_chardev
 from pyemu.clock import Clock, ClockTimer, CountedClock, RealTimeClock
 from pyemu.config import ACCELERATORS, ConfigError, MachineConfig, parse_size
-from pyemu.cpu.state import ICOUNT, new_state
+from pyemu.cpu.fpu_state import ES as FSW_ES
+from pyemu.cpu.state import ICOUNT, IGNNE, new_state
 from pyemu.cpuoption import choose
 from pyemu.cpustart import apply_cpu, load_memory
 from pyemu.firmware.boot import BootRequest, prepare
@@ -161,6 +162,8 @@ class Machine:
         self.host = HostCpu(
             self.state, self._lock, board.ports, board.mmio, self.ram, board.apic, self.clock, self.outside
         )
+        self.host.on_floating_point_error = board.coprocessor.error
+        board.coprocessor.on_ignore = self._ignore_floating_point_errors
         if config.log_items:
             self.host.on_interrupt = self._log_interrupt
         self.loop = RunLoop(
@@ -417,6 +420,10 @@ class Machine:
             self.loop.ask_stop(Stop(StopKind.POWER_OFF, 0))
         else:
             self.loop.ask_stop(Stop(StopKind.PAUSED, 0, "powered off"))
+
+    def _ignore_floating_point_errors(self) -> None:
+        """IGNNE#."""
+        self.state[IGNNE] = FSW_ES
 
     def _debug_exit(self, status: int) -> None:
         self.loop.ask_stop(Stop(StopKind.DEBUG_EXIT, status & 0xFF))

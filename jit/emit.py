@@ -294,7 +294,7 @@ class Emitter(FloatEmitter):
         return total
 
     def store(self, linear: Value, value: Value, access: int = 0) -> None:
-        self._finish_float()  # whose exceptions come first
+        self.settle_floats()  # whose exceptions come first
         width = value.width
         if width & (width - 1):
             self._probe(linear, width // 8, memory.WRITE | access)
@@ -371,13 +371,15 @@ class Emitter(FloatEmitter):
     def run(self) -> None:
         """Emit the definition and its commit, up to where the back end continues."""
         self.form.row.function(self, *self.form.operands, *self.form.row.extra)
-        self._finish_float()
+        self.settle_floats()
         for write in self.writes:
             write()
 
 
 class Handler(Emitter):
     """A native interpreter handler: operands from the record."""
+
+    rehearsed = False
 
     def build(self) -> ir.Function:
         """Emit the handler function."""
@@ -397,6 +399,9 @@ class Handler(Emitter):
         return fn
 
     def _rehearse_if(self, condition: ir.Value) -> None:
+        if self.rehearsed:
+            return
+        self.rehearsed = True
         with self.b.if_then(condition, likely=False):
             at = self.b.ptrtoint(self.record, I64)
             status = self.b.call(self.owner.declare(rehearsal.rehearse), [self.s, at])  # type: ignore[arg-type]

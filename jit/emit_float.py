@@ -86,7 +86,7 @@ class FloatEmitter(Instruction):
         if self.mxcsr_slot is not None:
             self._load_mxcsr(I32(DEFAULT_MXCSR))
 
-    def _finish_float(self) -> None:
+    def settle_floats(self) -> None:
         """Accrue flags, restore the host's control word, raise #XM for an unmasked exception."""
         if self.mxcsr_slot is None:
             return

@@ -217,7 +217,7 @@ class StencilEmitter(Emitter):
             self.floats = True
             self._slow_unless((self.mxcsr() & (0xFFFFFFFF ^ FLAGS)).eq(DEFAULT_MXCSR).payload)
 
-    def _finish_float(self) -> None:
+    def settle_floats(self) -> None:
         """The host's flags only ever accumulate here. One that the guest's lack is new, or was left by something else:
         the handler finds out, by executing the instruction again with none set."""
         if not self.floats:

@@ -235,15 +235,14 @@ def dot_product(i: Instruction, dst: Operand, first: Operand, src: Operand, cont
     use_simd(i)
     mask = i.read(control)
 
-    def one(i: Instruction, x: Value, y: Value) -> Value:
-        pairs = zip(lanes(i, x, lane), lanes(i, y, lane), strict=True)
-        # a lane that is left out counts as +0, without exceptions from its product
-        terms = [mask.bit(4 + k).select(a, 0).fmul(mask.bit(4 + k).select(b, 0)) for k, (a, b) in enumerate(pairs)]
-        while len(terms) > 1:
-            terms = [terms[k].fadd(terms[k + 1]) for k in range(0, len(terms), 2)]
-        return i.join([mask.bit(k).select(terms[0], 0) for k in range(128 // lane)])
-
-    i.write(dst, in_lanes(one)(i, i.read(first), source(i, src)))
+    a, b, count = lanes(i, i.read(first), lane), lanes(i, source(i, src), lane), 128 // lane
+    # a lane that is left out counts as +0, without exceptions from its product
+    chosen = [mask.bit(4 + k % count) for k in range(len(a))]
+    terms = [c.select(x, 0).fmul(c.select(y, 0)) for c, x, y in zip(chosen, a, b, strict=True)]
+    while len(terms) > len(a) // count:
+        i.settle_floats()  # an exception of one step prevents the next (SDM 2, DPPS)
+        terms = [terms[k].fadd(terms[k + 1]) for k in range(0, len(terms), 2)]
+    i.write(dst, i.join([mask.bit(k % count).select(terms[k // count], 0) for k in range(len(a))]))
 
 
 simd("66 0F 3A 40 /r", "Vx,Hx,Wx,Ib", "dpps", sse=FEATURE, extra=(32,))(dot_product)

@@ -16,7 +16,7 @@ from pyemu.cpu.fpu_state import BUSY, C2, ES, EXCEPTIONS
 from pyemu.cpu.instruction import MF, NM, READ, STACK_ACCESS, WRITE, Instruction
 from pyemu.cpu.mode import EMULATE_FPU, MONITOR_FPU, TASK_SWITCHED
 from pyemu.cpu.ops import Operand, op
-from pyemu.cpu.state import CS, FCS, FCW, FDP, FDS, FIP, FOP, FSW, MODE, SEG_SEL, SS, State
+from pyemu.cpu.state import CS, FCS, FCW, FDP, FDS, FIP, FOP, FSW, IGNNE, MODE, SEG_SEL, SS, State
 from pyemu.cpu.values import Value
 
 ENVIRONMENT, REGISTERS = 7, 80  # words, bytes
@@ -31,7 +31,7 @@ def available(i: Instruction) -> None:
 
 def pending(i: Instruction) -> None:
     """#MF for an unmasked exception of an earlier instruction."""
-    i.fault_if((i.state(FSW) & ES).ne(0), MF)
+    i.fault_if((i.state(FSW) & ~i.state(IGNNE) & ES).ne(0), MF)
 
 
 def wait(i: Instruction) -> None:
@@ -94,6 +94,7 @@ def fninit(i: Instruction) -> None:
 def fnclex(i: Instruction) -> None:
     available(i)
     i.set_state(FSW, i.state(FSW) & STATUS_KEPT)
+    i.set_state(IGNNE, i.const(0, 64))
 
 
 @op("DB E0", name="fneni")

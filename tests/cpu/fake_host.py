@@ -42,6 +42,9 @@ class FakeHost:
     def set_tpr(self, value: int) -> None:
         self.tpr = value
 
+    def floating_point_error(self) -> None:
+        pass
+
     def read_tsc(self) -> int:
         return self.tsc
 

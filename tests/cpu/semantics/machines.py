@@ -114,6 +114,9 @@ class NoDevices:
     def set_tpr(self, value: int) -> None:
         pass
 
+    def floating_point_error(self) -> None:
+        pass
+
     def read_tsc(self) -> int:
         return 0
 
