@@ -10,7 +10,7 @@ They raise #UD, #NM, #GP (alignment, reserved bits) and memory faults themselves
 
 from __future__ import annotations
 
-from pyemu.cpu import memory, mode
+from pyemu.cpu import memory, mode, xstate
 from pyemu.cpu.control_registers import get_edx_eax
 from pyemu.cpu.faults import GP, NM, UD, raise_fault
 from pyemu.cpu.fpu_environment import CONTROL_BIT_6, CONTROL_MASK, initialise, set_pointers
@@ -37,16 +37,16 @@ from pyemu.cpu.state import (
     XCR0,
     State,
 )
+from pyemu.cpu.xstate import COMPACTED, HEADER_END
 
 # The legacy area (SDM 1, 10.5.1 and 13.4.1)
 AT_FCW, AT_FSW, AT_FTW, AT_FOP, AT_FIP, AT_FDP = 0, 2, 4, 6, 8, 16
 AT_MXCSR, AT_ST, AT_XMM = 24, 32, 160
 LEGACY_SIZE = 512
 # The XSAVE header (SDM 1, 13.4.2)
-AT_XSTATE_BV, AT_XCOMP_BV, HEADER_END = 512, 520, 576
+AT_XSTATE_BV, AT_XCOMP_BV = 512, 520
 STANDARD_RESERVED_END = 536  # the standard form of XRSTOR checks bytes 8-23 of the header only
-COMPACTED = 1 << 63
-X87_STATE, SSE_STATE = 1, 2
+X87_STATE, SSE_STATE, AVX_STATE = 1, 2, 4
 
 MXCSR_MASK = 0xFFFF  # DAZ is there
 MXCSR_INITIAL = 0x1F80
@@ -203,39 +203,54 @@ def fxrstor(s: State, linear: int, rex_w: int) -> int:
     return load_xmm(s, linear)
 
 
-def store_requested(s: State, linear: int, rex_w: int, requested: int) -> int:
-    """The components that are asked for, where the standard and the compacted format have them."""
+def store_requested(s: State, linear: int, rex_w: int, requested: int, format_word: int) -> int:
+    """The components that are asked for; x87 and SSE are where both formats have them."""
     if requested & X87_STATE:
         store_x87(s, linear, rex_w)
-    if requested & SSE_STATE:
+    if requested & (SSE_STATE | AVX_STATE) and format_word & COMPACTED == 0:
         store_mxcsr(s, linear)
+    elif requested & SSE_STATE:
+        store_mxcsr(s, linear)
+    if requested & SSE_STATE:
         store_xmm(s, linear)
-    return 0
+    return xstate.store(s, linear, requested, format_word)
 
 
 def xsave(s: State, linear: int, rex_w: int) -> int:
-    """XSAVE, XSAVE64 (SDM 1, 13.7). All components always count as in use."""
-    if xsave_available(s, linear) or memory.probe(s, linear, HEADER_END, memory.WRITE):
-        return 1
-    requested = s[XCR0] & get_edx_eax(s)
-    store_requested(s, linear, rex_w, requested)
-    get(s, linear + AT_XSTATE_BV, 8)
-    return put(s, linear + AT_XSTATE_BV, 8, s[VALUE] | requested)
+    """XSAVE, XSAVE64 (SDM 1, 13.7): all that is asked for is written. The x87 and SSE state always counts as in use."""
+    return save(s, linear, rex_w, 0)
 
 
 def xsaveopt(s: State, linear: int, rex_w: int) -> int:
-    """XSAVEOPT (SDM 1, 13.9): neither optimisation is made."""
-    return xsave(s, linear, rex_w)
+    """XSAVEOPT (SDM 1, 13.9): what has its initial value isn't written; that nothing has changed isn't noticed."""
+    return save(s, linear, rex_w, 1)
+
+
+def save(s: State, linear: int, rex_w: int, only_in_use: int) -> int:
+    """The standard format."""
+    if xsave_available(s, linear):
+        return 1
+    requested = s[XCR0] & get_edx_eax(s)
+    if memory.probe_area(s, linear, xstate.size(requested, 0), memory.WRITE):
+        return 1
+    used = requested & ~xstate.ALL | xstate.in_use(s, requested)
+    store_requested(s, linear, rex_w, used if only_in_use else requested, 0)
+    get(s, linear + AT_XSTATE_BV, 8)
+    return put(s, linear + AT_XSTATE_BV, 8, s[VALUE] & ~requested | used)
 
 
 def xsavec(s: State, linear: int, rex_w: int) -> int:
-    """XSAVEC (SDM 1, 13.10)."""
-    if xsave_available(s, linear) or memory.probe(s, linear, HEADER_END, memory.WRITE):
+    """XSAVEC (SDM 1, 13.10): what is in use, in the compacted format."""
+    if xsave_available(s, linear):
         return 1
     requested = s[XCR0] & get_edx_eax(s)
-    store_requested(s, linear, rex_w, requested)
-    put(s, linear + AT_XSTATE_BV, 8, requested)
-    return put(s, linear + AT_XCOMP_BV, 8, requested | COMPACTED)
+    format_word = requested | COMPACTED
+    if memory.probe_area(s, linear, xstate.size(requested, format_word), memory.WRITE):
+        return 1
+    used = requested & ~xstate.ALL | xstate.in_use(s, requested)
+    store_requested(s, linear, rex_w, used, format_word)
+    put(s, linear + AT_XSTATE_BV, 8, used)
+    return put(s, linear + AT_XCOMP_BV, 8, format_word)
 
 
 def check_header(s: State, linear: int) -> int:
@@ -265,7 +280,14 @@ def xrstor(s: State, linear: int, rex_w: int) -> int:
         return 1
     requested = s[XCR0] & get_edx_eax(s)
     present = s[VALUE]
-    compacted = s[VALUE + 1] & COMPACTED
+    format_word = s[VALUE + 1]
+    compacted = format_word & COMPACTED
+    if memory.probe_area(s, linear, xstate.size(requested & present, format_word), memory.READ):
+        return 1
+    if requested & AVX_STATE and requested & SSE_STATE == 0 and compacted == 0:  # MXCSR belongs to both
+        if check_mxcsr(s, linear):
+            return 1
+        s[MXCSR] = s[VALUE]
     if requested & SSE_STATE:
         mxcsr = MXCSR_INITIAL
         if present & SSE_STATE or compacted == 0:  # the standard format restores MXCSR whatever XSTATE_BV says
@@ -282,4 +304,4 @@ def xrstor(s: State, linear: int, rex_w: int) -> int:
             load_x87(s, linear, rex_w)
         else:
             initial_x87(s)
-    return 0
+    return xstate.load(s, linear, requested, present, format_word)

@@ -203,16 +203,18 @@ class Instruction(Builder):
 
     def write(self, operand: Operand, value: Value) -> None:
         """Write an operand. A 32-bit general register is zero-extended to 64; narrower ones merge."""
-        assert value.width == operand.width, f"{self.form.name}: {value.width} bits into {operand}"
+        cleared = operand.kind == "xmm" and self.form.space  # what is above the result becomes 0
+        assert value.width == operand.width or (cleared and value.width < operand.width), f"{self.form.name}: {operand}"
         if operand.is_memory:
             if self.masked:
-                self.store_masked(self.address(operand, WRITE), value)
+                count = 1 if self.scalar else value.width // self.form.row.element
+                self.store_elements(self.address(operand, WRITE), value, self.mask(count))
             else:
                 self.store(self.address(operand, WRITE), value)
             return
         if (operand.kind == "reg" and operand.size == 4) or operand.kind == "mask":
             value = value.zext(64)
-        elif operand.kind == "xmm" and self.form.space:
+        elif cleared:
             value = self.merge(operand, value).zext(MAX_VECTOR)
         if operand.source == "fixed":
             self.set_state(GPR + operand.number, value)
@@ -238,7 +240,7 @@ class Instruction(Builder):
         lane = self.form.row.element
         if not lane or self.form.row.masking == "K":
             return value
-        old = self.zeroing().select(0, self.read(dst))
+        old = self.zeroing().select(0, self.register(self.field(dst), value.width))
         pick: Callable[[Value, Value, Value], Value] = lambda new, kept, m: m.select(new, kept)  # noqa: E731
         if self.scalar:  # the mask is for the lowest element
             low = pick(value.trunc(lane), old.trunc(lane), self.mask(1))
@@ -276,18 +278,17 @@ class Instruction(Builder):
             return self.load(self.address(operand), operand.width)
         result = self.form.operands[0]
         count = 1 if self.scalar else (operand if result.kind == "mask" else result).width // row.element
-        return self.load_masked(self.address(operand), operand.width, count)
+        return self.load_elements(self.address(operand), operand.width, self.mask(count))
 
-    def load_masked(self, linear: Value, width: int, count: int) -> Value:
-        """Read the elements that the mask selects, the others as 0; those cannot fault (SDM 2, 2.7.7)."""
-        self.call(vector_memory.load, linear, width // 8 // count, self.mask(count), self.memory_access())
+    def load_elements(self, linear: Value, width: int, mask: Value) -> Value:
+        """Read the elements, one for each bit of the mask, that it selects, the others as 0; those cannot fault."""
+        self.call(vector_memory.load, linear, width // 8 // mask.width, mask, self.memory_access())
         return self.vector(width)
 
-    def store_masked(self, linear: Value, value: Value) -> None:
-        """Write the elements that the mask selects."""
-        count = 1 if self.scalar else value.width // self.form.row.element
+    def store_elements(self, linear: Value, value: Value, mask: Value) -> None:
+        """Write the elements, one for each bit of the mask, that it selects."""
         self.set_vector(value)
-        self.call(vector_memory.store, linear, value.width // 8 // count, self.mask(count), self.memory_access())
+        self.call(vector_memory.store, linear, value.width // 8 // mask.width, mask, self.memory_access())
 
     # ---- named registers -----------------------------------------------------------------------------------
     def gpr(self, number: int, width: int | None = None) -> Value:

@@ -47,7 +47,7 @@ RIP = _field("rip", 1, "instruction pointer (offset in CS)")
 EXIT_REQUEST = _field("exit_request", 1, "nonzero: leave at the next block boundary; written by other threads")
 ICOUNT = _field("icount", 1, "instructions executed since reset (REP counts each iteration)")
 ICOUNT_LIMIT = _field("icount_limit", 1, "the run stops when ICOUNT gets there")
-TMP = _field("tmp", 1, "scratch of the translator: effective address")
+ONES = _field("ones", 1, "all ones: the mask of an EVEX instruction without one")
 FLAGS = _field("flags", 1, "RFLAGS without CF PF AF ZF SF OF, which are lazy")
 ZERO = _field("zero", 1, "always zero: stands for an absent base, index or segment base")
 VALUE = _field("value", 2, "result of the last mechanism call that yields a value (low, high 64 bits)")
@@ -167,7 +167,6 @@ TLB_ENTRIES = 1024
 TLB_ENTRY_WORDS = 4
 MMU_COUNT = 3
 TLB = _field("tlb", MMU_COUNT * TLB_ENTRIES * TLB_ENTRY_WORDS, "entries of read tag, write tag, exec tag, addend")
-ONES = _field("ones", 1, "all ones: the mask of an instruction without one")
 VECTOR = _field("vector", 8, "scratch: a vector on its way between generated code and mechanism")
 
 WORDS = _next

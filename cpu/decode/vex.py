@@ -38,6 +38,7 @@ V_PRESENT = 1 << 23
 V_BAD = 1 << 24  # a fixed bit or the map is wrong: #UD
 
 VEX2, VEX3, EVEX = 0xC5, 0xC4, 0x62
+assert 8 * ONES < 1 << 16, "a record has 16 bits for the offset of a register"
 
 
 def parse_vex(opcode: int, first: int, second: int, third: int, mode64: int) -> int:

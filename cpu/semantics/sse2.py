@@ -14,7 +14,17 @@ from pyemu.cpu.ops import Operand, op
 from pyemu.cpu.semantics import packed as table
 from pyemu.cpu.semantics.rows import Evex, simd
 from pyemu.cpu.semantics.sse import move, move_aligned, vector
-from pyemu.cpu.semantics.vectors import Vector, in_lanes, lanes, set_low, set_mm, source, use_mmx, use_simd
+from pyemu.cpu.semantics.vectors import (
+    Vector,
+    in_lanes,
+    lanes,
+    set_low,
+    set_mm,
+    source,
+    use_mmx,
+    use_simd,
+    write_narrower,
+)
 from pyemu.cpu.state import RDI
 from pyemu.cpu.values import Value
 
@@ -207,7 +217,7 @@ def converting(i: Instruction, dst: Operand, src: Operand, conversion: str, lane
     value = i.read(src) if width > lane else source(i, src)
     count = min(dst.width // width, value.width // lane)
     value = i.active(value.trunc(count * lane), lane) if conversion != "int_to_float" else value.trunc(count * lane)
-    i.write(dst, i.map(lane, lambda x: i.convert(conversion, x, width), value).zext(dst.width))
+    write_narrower(i, dst, i.map(lane, lambda x: i.convert(conversion, x, width), value))
 
 
 def converting_scalar(i: Instruction, dst: Operand, first: Operand, second: Operand, lane: int, width: int) -> None:

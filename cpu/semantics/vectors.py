@@ -72,6 +72,11 @@ def store_aligned(i: Instruction, operand: Operand, value: Value) -> None:
     i.write(operand, value)
 
 
+def write_narrower(i: Instruction, operand: Operand, value: Value) -> None:
+    """Write a result that may be narrower than the register, the rest of which is cleared in every encoding."""
+    i.write(operand, value if i.form.space else value.zext(operand.width))
+
+
 def set_low(i: Instruction, operand: Operand, first: Value, value: Value) -> None:
     """Write the low bits of an XMM register; the others of the 128 come from the first source, which is the register
     itself in the legacy encoding."""

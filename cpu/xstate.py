@@ -1,0 +1,109 @@
+"""The state components of XSAVE beyond x87 and SSE: AVX, opmask, and both parts of ZMM (SDM 1, 13.5). Mechanism subset.
+
+    size(requested, format_word)                     bytes of an area with these components
+    store(s, linear, requested, format_word)         write them; the area has been probed
+    load(s, linear, requested, present, format_word) read those that are present, the others get their initial values
+    in_use(s, requested)                             which of them differ from their initial values (XINUSE)
+
+    zero(s, first)                                   VZEROUPPER (first is 2) and VZEROALL (0): words of ZMM0-15
+
+A format word with bit 63 set (XCOMP_BV) means the compacted format. Not here: the instructions (fxsave.py), and which
+components there are (features.py).
+"""
+
+from __future__ import annotations
+
+from array import array
+
+from pyemu.cpu import memory, mode
+from pyemu.cpu.features import COMPONENTS
+from pyemu.cpu.state import M64, MODE, OPMASK, VALUE, VEC, State
+
+HEADER_END = 576  # where components begin (SDM 1, 13.4)
+COMPACTED = 1 << 63
+
+# The words of State that hold each component, in the order of the area.
+_WORDS = {
+    2: [VEC + 8 * n + word for n in range(16) for word in (2, 3)],
+    5: [OPMASK + n for n in range(8)],
+    6: [VEC + 8 * n + word for n in range(16) for word in (4, 5, 6, 7)],
+    7: [VEC + 8 * n + word for n in range(16, 32) for word in range(8)],
+}
+_HERE = [c for c in COMPONENTS if c.bit in _WORDS]
+COUNT = len(_HERE)
+BIT = array("B", [c.bit for c in _HERE])
+OFFSET = array("H", [c.offset for c in _HERE])
+SIZE = array("H", [c.size for c in _HERE])
+# Words that 32-bit code reaches: of eight registers, none of the upper sixteen (SDM 1, 13.5.2 and 13.5.5)
+LEGACY_WORDS = array("H", [{2: 16, 5: 8, 6: 32, 7: 0}[c.bit] for c in _HERE])
+WORDS = array("H", [word for c in _HERE for word in _WORDS[c.bit]])
+FIRST = array("H", [sum(len(_WORDS[c.bit]) for c in _HERE[:k]) for k in range(COUNT)])
+ALL = sum(1 << c.bit for c in _HERE)
+
+
+def place(k: int, format_word: int) -> int:
+    """Offset of a component in the area."""
+    if format_word & COMPACTED == 0:
+        return OFFSET[k]
+    at = HEADER_END
+    for n in range(k):
+        if (format_word >> BIT[n]) & 1:
+            at = at + SIZE[n]
+    return at
+
+
+def size(requested: int, format_word: int) -> int:
+    """Bytes from the start of the area to the end of the last component."""
+    end = HEADER_END
+    for k in range(COUNT):
+        if (requested >> BIT[k]) & 1:
+            end = place(k, format_word) + SIZE[k]
+    return end
+
+
+def reached(s: State, k: int) -> int:
+    """Words of a component that the present mode reaches."""
+    return SIZE[k] >> 3 if s[MODE] & mode.CODE64 else LEGACY_WORDS[k]
+
+
+def in_use(s: State, requested: int) -> int:
+    """The requested components that don't have their initial values: zero everywhere."""
+    found = 0
+    for k in range(COUNT):
+        if (requested >> BIT[k]) & 1:
+            for n in range(reached(s, k)):
+                if s[WORDS[FIRST[k] + n]] != 0:
+                    found = found | 1 << BIT[k]
+                    break
+    return found
+
+
+def store(s: State, linear: int, requested: int, format_word: int) -> int:
+    """Write components."""
+    for k in range(COUNT):
+        if (requested >> BIT[k]) & 1:
+            at = linear + place(k, format_word)
+            for n in range(reached(s, k)):
+                memory.write(s, (at + 8 * n) & M64, 8, s[WORDS[FIRST[k] + n]], memory.WRITE)
+    return 0
+
+
+def load(s: State, linear: int, requested: int, present: int, format_word: int) -> int:
+    """Read components."""
+    for k in range(COUNT):
+        if (requested >> BIT[k]) & 1:
+            at = linear + place(k, format_word)
+            for n in range(reached(s, k)):
+                s[VALUE] = 0
+                if (present >> BIT[k]) & 1:
+                    memory.read(s, (at + 8 * n) & M64, 8, memory.READ)
+                s[WORDS[FIRST[k] + n]] = s[VALUE]
+    return 0
+
+
+def zero(s: State, first: int) -> int:
+    """Zero the words from `first` on of the registers that have a VEX encoding in the present mode."""
+    for n in range(16 if s[MODE] & mode.CODE64 else 8):
+        for word in range(first, 8):
+            s[VEC + 8 * n + word] = 0
+    return 0
