@@ -313,6 +313,7 @@ class Concrete(Instruction):
             raise Stop
 
     def call(self, function: Callable[..., int], *arguments: Value | int) -> None:
+        self.settle_floats()
         numbers = [self.argument(a).payload for a in arguments]
         self._check(function(self.s, *numbers))
 

@@ -9,6 +9,7 @@ where it would change anything: if it raises an exception, MXCSR is as it should
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from functools import cache
 
 from pyemu.cpu.concrete import Concrete
@@ -29,6 +30,12 @@ class _Rehearsal(Concrete):
     def store(self, linear: Value, value: Value, access: int = 0) -> None:
         self.settle_floats()
         raise _EndError
+
+    def call(self, function: Callable[..., int], *arguments: Value | int) -> None:
+        if self.uses_float:
+            self.settle_floats()
+            raise _EndError
+        super().call(function, *arguments)
 
 
 @cache

@@ -360,6 +360,7 @@ class Emitter(FloatEmitter):
         self._exit_if(condition.payload, lambda: self.b.call(fault, [self.s, I64(vector), I64(error)]))
 
     def call(self, function: Callable[..., int], *arguments: Value | int) -> None:
+        self.settle_floats()
         values = [self.argument(a).payload for a in arguments]
         self.b.store(self.rip().payload, self._word_pointer(RIP))
         status = self.b.call(self.owner.declare(function), [self.s, *values])  # type: ignore[arg-type]

@@ -1,14 +1,13 @@
-"""RCPPS and RSQRTPS, approximations that the architecture leaves to the implementation.
+"""The tables behind RCPPS and RSQRTPS, approximations that the architecture leaves to the implementation.
 
 The architecture allows a relative error of 1.5 * 2**-12. These are the ones of AMD's Zen 4, measured over all operands:
 only the upper 12 bits of the fraction count, and the result is a bipartite table, base[upper 4, middle 4] - slope[upper
-4, lower 4], so 512 small entries describe all 4096. There are no exceptions, and MXCSR has no influence: denormals are
-always zeros (SDM vol. 2, RCPPS and RSQRTPS).
+4, lower 4], so 512 small entries describe all 4096. What is done with them is in approximations.py.
 """
 
-from pyemu.cpu.softfloat_core import F32, INFINITY, QNAN, ZERO, pack_infinity, pack_nan, pack_zero, unpack
+from array import array
 
-_INDEX_SHIFT = F32.stored - 12
+INDEX_SHIFT = 23 - 12
 
 # One row for each value of the upper 4 bits: 16 bases of 12 bits (the result's upper fraction bits), then 16 slopes
 # of 8 bits.
@@ -76,37 +75,9 @@ def _expand(rows: tuple[str, ...]) -> list[int]:
         for middle in range(0, 48, 3):
             base = int(bases[middle : middle + 3], 16)
             fractions += [base - int(slopes[lower : lower + 2], 16) for lower in range(0, 32, 2)]
-    return [fraction << _INDEX_SHIFT for fraction in fractions]
+    return [fraction << INDEX_SHIFT for fraction in fractions]
 
 
-_RECIPROCAL_FRACTIONS = _expand(_RECIPROCAL)
-_ROOT_FRACTIONS = (_expand(_ROOT_EVEN), _expand(_ROOT_ODD))
-
-
-def reciprocal(bits: int) -> int:
-    """RCPSS of a binary32 pattern."""
-    x = unpack(F32, bits, daz=True)
-    if x.kind >= QNAN:
-        return pack_nan(F32, x)
-    if x.kind == ZERO:
-        return pack_infinity(F32, x.sign)
-    field = 2 * F32.bias - 1 - (bits >> F32.stored & F32.exponent_field)
-    if x.kind == INFINITY or field <= 0:  # what would be denormal is zero
-        return pack_zero(F32, x.sign)
-    return pack_zero(F32, x.sign) | field << F32.stored | _RECIPROCAL_FRACTIONS[bits >> _INDEX_SHIFT & 0xFFF]
-
-
-def reciprocal_square_root(bits: int) -> int:
-    """RSQRTSS of a binary32 pattern."""
-    x = unpack(F32, bits, daz=True)
-    if x.kind >= QNAN:
-        return pack_nan(F32, x)
-    if x.kind == ZERO:
-        return pack_infinity(F32, x.sign)
-    if x.sign:
-        return F32.default_nan
-    if x.kind == INFINITY:
-        return 0
-    exponent = bits >> F32.stored & F32.exponent_field
-    fractions = _ROOT_FRACTIONS[exponent & 1]
-    return (3 * F32.bias - 1 - exponent) >> 1 << F32.stored | fractions[bits >> _INDEX_SHIFT & 0xFFF]
+# The result's fractions (23 bits), by the upper 12 bits of the operand's; those of the root for even exponents first.
+RECIPROCAL = array("I", _expand(_RECIPROCAL))
+ROOT = array("I", _expand(_ROOT_EVEN) + _expand(_ROOT_ODD))
