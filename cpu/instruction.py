@@ -32,6 +32,7 @@ class Instruction(Builder):
     irrelevant)."""
 
     form: Form
+    rounding: Value | None = None  # set before the first floating-point operation, it takes the place of MXCSR's
 
     @property
     def size(self) -> int:
@@ -258,11 +259,12 @@ class Instruction(Builder):
         """Is it an operation on the lowest element alone?"""
         return parse_encoding(self.form.row.encoding).lig
 
-    def active(self, value: Value, lane: int) -> Value:
-        """Floating-point numbers with 1.0 in place of those that the mask leaves out: they raise no exceptions."""
+    def active(self, value: Value, lane: int, other: int | None = None) -> Value:
+        """Floating-point numbers with `other`, by default 1.0, in place of those that the mask leaves out, so that they
+        raise no exceptions."""
         if not self.masked:
             return value
-        one = self.const(0x3FF0000000000000 if lane == 64 else 0x3F800000, lane)
+        one = self.const(other or (0x3FF0000000000000 if lane == 64 else 0x3F800000), lane)
         if value.width == lane:
             return self.mask(1).select(value, one)
         count = value.width // lane
@@ -451,7 +453,13 @@ class Instruction(Builder):
             if self.form.row.rounding == "er":
                 rounding = self.record_field(rc.PACKED, rc.RFLAGS_SHIFT, 8) >> rc.ROUNDING_SHIFT
                 word = (word & ~ROUNDING) | (rounding.trunc(32) << ROUNDING_AT)
+        if self.rounding is not None:
+            word = (word & ~ROUNDING) | (self.rounding.resize(32) << ROUNDING_AT)
         return word
+
+    def mxcsr_rounding(self) -> Value:
+        """The rounding mode in MXCSR, 8 bits."""
+        return (self.state(MXCSR, 32) >> ROUNDING_AT).trunc(8) & 3
 
     def split_value(self) -> tuple[Value, Value]:
         """State[VALUE] and State[VALUE + 1] as the last call() left them."""

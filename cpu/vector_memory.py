@@ -2,6 +2,7 @@
 
     read(s, linear, size, access)            16, 32 or 64 bytes into State[VECTOR]
     write(s, linear, size, access)           from State[VECTOR], all or nothing
+    indexed(...), indexed_by_sign(...)       gathers and scatters, under an opmask or under signs
     load(s, linear, element, mask, access)   `element` bytes for each bit of the mask; the others are 0 in State[VECTOR]
     store(s, linear, element, mask, access)  all or nothing
 
@@ -10,7 +11,7 @@ They return 0, or 1 with a fault raised. Elements that the mask leaves out can't
 
 from __future__ import annotations
 
-from pyemu.cpu import memory
+from pyemu.cpu import memory, segments
 from pyemu.cpu.state import M64, VALUE, VECTOR, State
 
 WRITE = memory.WRITE
@@ -85,4 +86,91 @@ def store(s: State, linear: int, element: int, mask: int, access: int) -> int:
             memory.write(s, (linear + at) & M64, element, take(s, at, element), access | WRITE)
         at = at + element
         mask = mask >> 1
+    return 0
+
+
+# ---- gathers and scatters (SDM 2, VPGATHERDD and VPSCATTERDD) ------------------------------------------------------
+# `how`: what the form says and where the address is.
+HOW_ELEMENT, HOW_INDEX, HOW_COUNT = 0, 8, 16  # bytes of an element and of an index, number of elements (8 bits each)
+HOW_SCALE, HOW_ADDRESS, HOW_SEGMENT = 24, 32, 40  # the shift, address size in bytes, segment number
+HOW_LEGACY, HOW_STORE = 1 << 48, 1 << 49  # segments are checked; a scatter
+
+
+def register_part(s: State, offset: int, size: int) -> int:
+    """`size` (4 or 8) bytes of State at a byte offset that is a multiple of it."""
+    value = s[offset >> 3] >> (8 * (offset & 7))
+    return value if size == 8 else value & 0xFFFFFFFF
+
+
+def set_register_part(s: State, offset: int, size: int, value: int) -> int:
+    """The reverse."""
+    if size == 8:
+        s[offset >> 3] = value
+    else:
+        shift = 8 * (offset & 7)
+        s[offset >> 3] = s[offset >> 3] & ~(0xFFFFFFFF << shift) | (value & 0xFFFFFFFF) << shift
+    return 0
+
+
+def element_address(s: State, origin: int, index: int, n: int, how: int, base: int) -> int:
+    """VALUE = the linear address of element n; nonzero with a fault raised."""
+    size = (how >> HOW_INDEX) & 0xFF
+    number = register_part(s, index + n * size, size)
+    if size == 4:
+        number = ((number ^ 0x80000000) - 0x80000000) & M64
+    offset = (origin + (number << ((how >> HOW_SCALE) & 3))) & M64
+    if (how >> HOW_ADDRESS) & 0xFF == 4:
+        offset = offset & 0xFFFFFFFF
+    if how & HOW_LEGACY:
+        access = memory.WRITE if how & HOW_STORE else memory.READ
+        return segments.linear(s, (how >> HOW_SEGMENT) & 0xFF, offset, (how >> HOW_ELEMENT) & 0xFF, access)
+    s[VALUE] = (offset + base) & M64
+    return 0
+
+
+def transfer(s: State, linear: int, register: int, how: int, access: int) -> int:
+    """One element from memory into the register, or back."""
+    size = (how >> HOW_ELEMENT) & 0xFF
+    if how & HOW_STORE:
+        return memory.write(s, linear, size, register_part(s, register, size), access | WRITE)
+    if memory.read(s, linear, size, access):
+        return 1
+    return set_register_part(s, register, size, s[VALUE])
+
+
+def indexed(s: State, register: int, index: int, mask: int, origin: int, base: int, how: int, access: int) -> int:
+    """A gather or scatter under an opmask. What is done before a fault stays, and its mask bits are cleared."""
+    size = (how >> HOW_ELEMENT) & 0xFF
+    for n in range((how >> HOW_COUNT) & 0xFF):
+        if (s[mask >> 3] >> n) & 1:
+            if element_address(s, origin, index, n, how, base) or transfer(
+                s, s[VALUE], register + n * size, how, access
+            ):
+                return 1
+        s[mask >> 3] = s[mask >> 3] & ~(1 << n)
+    s[mask >> 3] = 0
+    return 0
+
+
+def indexed_by_sign(
+    s: State, register: int, index: int, mask: int, origin: int, base: int, how: int, access: int
+) -> int:
+    """A gather under a mask of signs in a vector register, whose elements become 0 as they are done."""
+    size = (how >> HOW_ELEMENT) & 0xFF
+    for n in range((how >> HOW_COUNT) & 0xFF):
+        if register_part(s, mask + n * size, size) >> (8 * size - 1):
+            if element_address(s, origin, index, n, how, base) or transfer(
+                s, s[VALUE], register + n * size, how, access
+            ):
+                return 1
+        set_register_part(s, mask + n * size, size, 0)
+    for n in range(8):
+        s[(mask >> 3) + n] = 0
+    return 0
+
+
+def clear_above(s: State, register: int, size: int) -> int:
+    """Zero a vector register from byte `size` (a multiple of 8) on."""
+    for n in range(size >> 3, 8):
+        s[(register >> 3) + n] = 0
     return 0
