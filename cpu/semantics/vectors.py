@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pyemu.cpu.instruction import MF, NM, READ, UD, WRITE, Instruction
 from pyemu.cpu.mode import EMULATE_FPU, NO_OSFXSR, NO_OSXSAVE, TASK_SWITCHED
 from pyemu.cpu.ops import Operand
-from pyemu.cpu.state import FSW, FTW, MODE, XCR0, State
+from pyemu.cpu.state import FSW, FTW, IGNNE, MODE, XCR0, State
 from pyemu.cpu.values import Value
 
 Unary = Callable[[Value], Value]
@@ -45,7 +45,7 @@ def check_mmx(i: Instruction) -> None:
     mode, status = i.state(MODE), i.state(FSW)
     i.fault_if((mode & EMULATE_FPU).ne(0), UD)
     i.fault_if((mode & TASK_SWITCHED).ne(0), NM)
-    i.fault_if((status & FSW_ES).ne(0), MF)
+    i.fault_if((status & ~i.state(IGNNE) & FSW_ES).ne(0), MF)
 
 
 def use_mmx(i: Instruction) -> None:

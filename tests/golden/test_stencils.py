@@ -16,6 +16,7 @@ SHOWN = (
     ("add", "Ev,Gv", 8, False), ("add", "Ev,Gv", 8, True), ("sub", "Ev,Ibs", 8, False), ("mov", "Gv,Ev", 8, True),
     ("mov", "Ev,Gv", 4, True), ("mov", "Zv,Iv", 8, False), ("push", "Zv", 8, False), ("je", "Jb", 8, False),
     ("call", "Jz", 8, False), ("ret", "", 8, False), ("lea", "Gv,M", 8, True), ("movzx", "Gv,Eb", 4, True),
+    ("addsd", "Vdq,Hdq,Wsd", 0, False),
 )  # fmt: skip
 
 
@@ -70,7 +71,8 @@ def test_no_common_instruction_lacks_a_stencil() -> None:
     common = {
         "mov", "add", "sub", "and", "or", "xor", "cmp", "test", "lea", "push", "pop", "call", "ret", "jmp", "je", "jne",
         "inc", "dec", "shl", "shr", "sar", "movzx", "movsx", "movsxd", "imul", "neg", "not", "cmovne", "sete", "nop",
-        "movaps", "movups", "movdqa", "movdqu", "pxor",
+        "movaps", "movups", "movdqa", "movdqu", "pxor", "addsd", "subsd", "mulsd", "divsd", "sqrtsd", "ucomisd",
+        "mulps", "cvttsd2si", "cvtsi2sd", "cvtss2sd", "cvtsd2ss",
     }  # fmt: skip
     forms = [
         f
