@@ -84,6 +84,7 @@ class Concrete(Instruction):
         self.writes.clear()
         self.target = None
         self.uses_float = False
+        self.rounding = self.unreported = None
         try:
             form.row.function(self, *form.operands, *form.row.extra)
             self.settle_floats()
@@ -178,7 +179,8 @@ class Concrete(Instruction):
         if not self.uses_float or self.quiet:
             return
         self.uses_float = False
-        flags = sf.reported_flags(self.context.flags, self.context.masks)
+        found = self.context.flags & ~(self.unreported.payload if self.unreported is not None else 0)
+        flags = sf.reported_flags(found, self.context.masks)
         self.s[MXCSR] |= flags
         if flags & ~self.context.masks & 0x3F:
             raise_fault(self.s, XM if self.s[CR4] & CR4_OSXMMEXCPT else UD, 0)

@@ -33,6 +33,7 @@ class Instruction(Builder):
 
     form: Form
     rounding: Value | None = None  # set before the first floating-point operation, it takes the place of MXCSR's
+    unreported: Value | None = None  # exception flags of MXCSR that the instruction doesn't report, 32 bits
 
     @property
     def size(self) -> int:

@@ -97,12 +97,14 @@ class FloatEmitter(Instruction):
         b, guest = self.b, self.mxcsr().payload
         self._mxcsr_access("stmxcsr")
         raised = b.and_(b.load(self.mxcsr_slot, typ=I32), I32(FLAGS))
+        if self.unreported is not None:
+            raised = b.and_(raised, b.not_(self.unreported.payload))
         self._load_mxcsr(I32(DEFAULT_MXCSR))
         self.mxcsr_slot = None
         unmasked = b.and_(raised, b.not_(b.lshr(guest, I32(7))))
         before = b.and_(unmasked, I32(PRE_COMPUTATION))
         raised = b.select(b.icmp_unsigned("!=", before, I32(0)), b.and_(raised, I32(PRE_COMPUTATION)), raised)
-        b.store(b.or_(guest, raised), self._word_pointer(MXCSR))
+        b.store(b.or_(self.state(MXCSR, 32).payload, raised), self._word_pointer(MXCSR))
         vector = self.state(CR4).bit(10).select(self.const(XM, 64), self.const(UD, 64))
         fault = self.owner.declare(raise_fault)  # type: ignore[arg-type]
         self._exit_if(

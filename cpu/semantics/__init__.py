@@ -7,7 +7,7 @@ import importlib
 # The order in which the rows register, and so the numbers of the forms.
 FAMILIES = (
     "alu", "move", "shift", "muldiv", "bits", "stack", "control", "string", "segment", "system",
-    "sse", "sse2", "ssse3", "sse41", "sse42", "avx", "fma", "gather", "mmx", "x87",
+    "sse", "sse2", "ssse3", "sse41", "sse42", "avx", "fma", "gather", "avx512_float", "mmx", "x87",
 )  # fmt: skip
 
 
