@@ -276,6 +276,9 @@ class Concrete(Instruction):
         self.settle_floats()  # whose exceptions come first
         address, size, data = linear.payload, value.width // 8, value.payload
         access |= memory.WRITE | self._segment_access()
+        if size == 16 and access & memory.ANY_ALIGNMENT == 0:
+            self._check(memory.write128(self.s, address, data & M64, data >> 64))
+            return
         if size > 8 or size & (size - 1):
             self._check(memory.probe(self.s, address, size, access))
         at = 0

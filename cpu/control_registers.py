@@ -14,7 +14,7 @@ block.
 
 from __future__ import annotations
 
-from pyemu.cpu import memory, mode, physical, tlb
+from pyemu.cpu import debug, memory, mode, physical, tlb
 from pyemu.cpu.faults import DR6_BD, GP, UD, raise_debug, raise_fault
 from pyemu.cpu.flags import VM
 from pyemu.cpu.mode import (
@@ -47,6 +47,7 @@ from pyemu.cpu.state import (
     EFER,
     FLAGS,
     GPR,
+    ICOUNT,
     M64,
     PDPTE,
     RAX,
@@ -228,7 +229,7 @@ def write_cr4(s: State, value: int) -> int:
     s[CR4] = value
     if (old ^ value) & CR4_TRANSLATION:
         tlb.flush_all(s)
-    return mode.update(s)
+    return debug.refresh(s)
 
 
 def smsw(s: State) -> int:
@@ -265,6 +266,7 @@ def check_dr(s: State, number: int) -> int:
         return raise_fault(s, UD, 0)
     if s[DR + 7] & DR7_GD:
         s[DR + 7] = s[DR + 7] & ~DR7_GD  # as delivery of the exception would
+        debug.set_resume(s, s[ICOUNT])  # of the faults that are #DB, only this one pushes RF set (SDM 3, 18.3.1.1)
         return raise_debug(s, DR6_BD)
     s[VALUE] = number + 2 if number == 4 or number == 5 else number
     return 0
@@ -288,7 +290,9 @@ def write_dr(s: State, number: int, value: int) -> int:
             return raise_fault(s, GP, 0)
         value = (value & DR6_WRITABLE) | DR6_ONES if number == 6 else (value & DR7_WRITABLE) | DR7_ONES
     s[DR + number] = value
-    return 0
+    if number == 6:
+        return 0
+    return debug.refresh(s)
 
 
 # ---- extended control registers ----------------------------------------------------------------------------------

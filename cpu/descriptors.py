@@ -46,6 +46,7 @@ TSS_BUSY_BIT = 2
 
 RPL, TI = 3, 4  # of a selector
 SYSTEM_WRITE = memory.SYSTEM | memory.WRITE
+WRITE_ANYWHERE = memory.WRITE | memory.ANY_ALIGNMENT
 
 # System types (as bit masks) that LAR and LSL accept; long mode has fewer (SDM 2, LAR and LSL).
 LAR_TYPES = 1 << 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 9 | 1 << 11 | 1 << 12
@@ -289,11 +290,11 @@ def store_table(s: State, linear: int, base: int, limit: int) -> int:
     if refuse_user_store(s):
         return 1
     size = 8 if s[MODE] & mode.CODE64 else 4
-    if memory.probe(s, linear, 2 + size, memory.WRITE):
+    if memory.probe_aligned(s, linear, 2 + size, 4, memory.WRITE):  # SDM 3, table 6-7
         return 1
-    if memory.write(s, linear, 2, limit, memory.WRITE):
+    if memory.write(s, linear, 2, limit, WRITE_ANYWHERE):
         return 1
-    return memory.write(s, wrap(s, linear + 2), size, base, memory.WRITE)
+    return memory.write(s, wrap(s, linear + 2), size, base, WRITE_ANYWHERE)
 
 
 def sgdt(s: State, linear: int, size: int) -> int:

@@ -75,7 +75,7 @@ ALIASES = {"sse3": "pni", "pclmuldq": "pclmulqdq", "ffxsr": "fxsr-opt", "xd": "n
 
 IMPLEMENTED = frozenset(
     # x86-64-v2 and what surrounds it
-    "fpu de pse tsc msr pae cx8 apic sep mtrr pge cmov pat pse36 clflush mmx fxsr sse sse2 ss pni ssse3 cx16 pcid"
+    "fpu vme de pse tsc msr pae cx8 apic sep mtrr pge cmov pat pse36 clflush mmx fxsr sse sse2 ss pni ssse3 cx16 pcid"
     " sse4.1 sse4.2 x2apic movbe popcnt tsc-deadline xsave hypervisor arat fsgsbase smep erms invpcid smap xsaveopt"
     " xsavec xgetbv1 lahf-lm 3dnowprefetch syscall nx mmxext pdpe1gb rdtscp lm invtsc tsc-adjust"
     # vectors

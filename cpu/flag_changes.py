@@ -1,6 +1,6 @@
 """Instructions that change the flags behind the mode word, and those that trap on a flag (mechanism).
 
-popf(s, image, size)       the popped flags; the caller has checked IOPL in virtual-8086 mode
+popf(s, image, size)       the popped flags; in virtual-8086 mode the caller has checked IOPL and VME
 set_ac(s, value)           CLAC (0) and STAC (1)
 into(s, of, next_rip)      INTO with the overflow flag; VALUE = RIP afterwards
 """
@@ -8,7 +8,7 @@ into(s, of, next_rip)      INTO with the overflow flag; VALUE = RIP afterwards
 from __future__ import annotations
 
 from pyemu.cpu import flags as fl
-from pyemu.cpu import interrupts, mode
+from pyemu.cpu import interrupts, mode, virtual8086
 from pyemu.cpu.faults import OF, UD, raise_fault
 from pyemu.cpu.state import CPL, FLAGS, M64, VALUE, State
 
@@ -19,6 +19,10 @@ POPF_ALWAYS = fl.ARITHMETIC | fl.TF | fl.DF | fl.NT | fl.RF | fl.AC | fl.ID
 def popf(s: State, image: int, size: int) -> int:
     """Load the flags that the present privilege may change. RF is cleared; VM, VIF and VIP stay."""
     mask = POPF_ALWAYS
+    if virtual8086.virtual_flags(s):
+        if virtual8086.load_flags(s, image, mask):
+            return 1
+        return mode.update(s)
     if s[CPL] == 0:
         mask = mask | fl.IOPL
     if s[CPL] <= (s[FLAGS] >> 12) & 3:

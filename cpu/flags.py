@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pyemu.cpu.state import CC_DST, CC_SRC, FLAGS, State
+from pyemu.cpu.state import CC_DST, CC_SRC, FLAGS, ICOUNT, RF_COUNT, State
 
 if TYPE_CHECKING:
     from pyemu.cpu.instruction import Instruction
@@ -34,12 +34,14 @@ def parity_even(value: int) -> int:
 
 
 def eflags(s: State) -> int:
-    """RFLAGS, all of it."""
+    """RFLAGS, all of it. RF counts only for the instruction that it was set for."""
     result = s[CC_DST]
     word = s[CC_SRC] & (CF | PF | AF | SF | OF)
     word = word ^ (parity_even(result) << 2) ^ ((result >> 63) << 7)
     if result == 0:
         word = word | ZF
+    if s[RF_COUNT] != s[ICOUNT]:
+        return (s[FLAGS] & ~(ARITHMETIC | RF)) | word | 2
     return (s[FLAGS] & ~ARITHMETIC) | word | 2
 
 

@@ -131,7 +131,7 @@ def get_environment(s: State, linear: int, size: int, access: int) -> int:
 
 def probe(s: State, linear: int, size: int, more: int, access: int) -> int:
     """May the image be accessed? Its first word decides, and then its last byte, as on Zen 4."""
-    if memory.probe(s, linear, size, access):
+    if memory.probe_aligned(s, linear, size, size, access):
         return 1
     return memory.probe(s, (linear + WORDS * size + more - 1) & M64, 1, access)
 
@@ -159,10 +159,11 @@ def fnsave(s: State, linear: int, size: int, access: int) -> int:
         return 1
     put_environment(s, linear, size, access)
     base = linear + WORDS * size
+    access |= memory.WRITE | memory.ANY_ALIGNMENT
     for n in range(8):
         at = fs.register(s, n)
-        memory.write(s, (base + REGISTER_BYTES * n) & M64, 8, s[at], access | memory.WRITE)
-        memory.write(s, (base + REGISTER_BYTES * n + 8) & M64, 2, s[at + 1] & 0xFFFF, access | memory.WRITE)
+        memory.write(s, (base + REGISTER_BYTES * n) & M64, 8, s[at], access)
+        memory.write(s, (base + REGISTER_BYTES * n + 8) & M64, 2, s[at + 1] & 0xFFFF, access)
     return initialise(s)
 
 
@@ -174,8 +175,8 @@ def frstor(s: State, linear: int, size: int, access: int) -> int:
     base = linear + WORDS * size
     for n in range(8):
         at = fs.register(s, n)
-        memory.read(s, (base + REGISTER_BYTES * n) & M64, 8, access)
+        memory.read(s, (base + REGISTER_BYTES * n) & M64, 8, access | memory.ANY_ALIGNMENT)
         s[at] = s[VALUE]
-        memory.read(s, (base + REGISTER_BYTES * n + 8) & M64, 2, access)
+        memory.read(s, (base + REGISTER_BYTES * n + 8) & M64, 2, access | memory.ANY_ALIGNMENT)
         s[at + 1] = s[VALUE]
     return 0

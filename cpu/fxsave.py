@@ -30,6 +30,7 @@ from pyemu.cpu.state import (
     FSW,
     FTW,
     M64,
+    MMU,
     MODE,
     MXCSR,
     VALUE,
@@ -37,6 +38,7 @@ from pyemu.cpu.state import (
     XCR0,
     State,
 )
+from pyemu.cpu.tlb import USER_ALIGNED
 from pyemu.cpu.xstate import COMPACTED, HEADER_END
 
 # The legacy area (SDM 1, 10.5.1 and 13.4.1)
@@ -55,10 +57,12 @@ POINTER_BITS = 57  # of FIP and FDP that a processor with LA57 keeps
 
 
 def available(s: State, linear: int, alignment: int) -> int:
-    """FXSAVE and FXRSTOR: #NM, and #GP for a misaligned area."""
+    """FXSAVE and FXRSTOR: #NM, and #GP for a misaligned area; #AC for one that isn't even aligned for its words."""
     if s[CR0] & (CR0_EM | CR0_TS):
         return raise_fault(s, NM, 0)
     if linear & (alignment - 1):
+        if s[MMU] == USER_ALIGNED and memory.check_alignment(s, linear, 4, memory.READ):
+            return 1
         return raise_fault(s, GP, 0)
     return 0
 

@@ -432,6 +432,9 @@ class Instruction(Builder):
         """Raise an exception unconditionally."""
         self.fault_if(self.const(1, 1), vector, error)
 
+    def unlikely(self, condition: Value) -> None:
+        """Nothing, but where rare cases have code of their own, the rest of this one is there."""
+
     def privileged(self) -> None:
         """#GP(0) unless CPL is 0."""
         self.fault_if(self.state(CPL).ne(0), GP)

@@ -15,9 +15,9 @@ Not here: task switches (tasks.py), descriptor checks shared with RET (returns.p
 
 from __future__ import annotations
 
+from pyemu.cpu import debug, memory, mode, returns, segments, tasks, virtual8086
 from pyemu.cpu import descriptors as ds
 from pyemu.cpu import flags as fl
-from pyemu.cpu import memory, mode, returns, segments, tasks
 from pyemu.cpu.faults import (
     BENIGN,
     CONTRIBUTORY_CLASS,
@@ -43,7 +43,9 @@ from pyemu.cpu.state import (
     CPL,
     CR0,
     CR2,
+    CR4,
     CS,
+    DEBUGCTL,
     DR,
     DS,
     ES,
@@ -67,12 +69,15 @@ from pyemu.cpu.state import (
     NMI_BLOCKED,
     NMI_PENDING,
     NO_FAULT,
+    PENDING_DEBUG,
+    RF_COUNT,
     RIP,
     RSP,
     SEG_LIMIT,
     SEG_SEL,
     SHADOW,
     SS,
+    STEPPING,
     VALUE,
     State,
 )
@@ -258,8 +263,13 @@ def deliver_protected(s: State, vector: int, error: int, kind: int, rip: int) ->
     """Protected mode: 16-bit and 32-bit interrupt, trap and task gates; out of virtual-8086 mode too."""
     ext = 0 if is_software(kind) else EXT
     code = vector * 8 + IDT + ext
-    if kind == SOFTWARE and s[FLAGS] & fl.VM and s[FLAGS] & fl.IOPL != fl.IOPL:
-        return raise_fault(s, GP, 0)
+    if kind == SOFTWARE and s[FLAGS] & fl.VM:
+        if virtual8086.redirected(s, vector):
+            return 1
+        if s[VALUE]:
+            return virtual8086.software_interrupt(s, vector, rip)
+        if s[FLAGS] & fl.IOPL != fl.IOPL:
+            return raise_fault(s, GP, 0)
     if vector * 8 + 7 > s[IDT_LIMIT]:
         return raise_fault(s, GP, code)
     if memory.read(s, ds.wrap(s, s[IDT_BASE] + vector * 8), 8, memory.SYSTEM):
@@ -336,7 +346,10 @@ def deliver(s: State, vector: int, error: int, kind: int, rip: int) -> int:
 
 
 def software_interrupt(s: State, vector: int, kind: int, next_rip: int) -> int:
-    """INT n, INT3, INTO (whose condition the instruction tests) and ICEBP."""
+    """INT n, INT3, INTO (whose condition the instruction tests) and ICEBP. The handler isn't stepped into."""
+    s[STEPPING] = 0
+    if kind == ICEBP:
+        before_delivery(s, DB)
     if deliver(s, vector, 0, kind, next_rip):
         return 1
     s[VALUE] = s[RIP]
@@ -369,12 +382,13 @@ def combine(first: int, second: int) -> int:
 
 
 def before_delivery(s: State, vector: int) -> int:
-    """What happens however delivery ends: CR2, DR6 and DR7 (SDM 3, 18.2.3)."""
+    """What happens however delivery ends: CR2; DR6, GD and BTF (SDM 3, 18.2.3, 18.2.4 and 18.4.3)."""
     if vector == PF:
         s[CR2] = s[FAULT_CR2]
     elif vector == DB:
         s[DR + 6] = s[DR + 6] | s[FAULT_DR6]
         s[DR + 7] = s[DR + 7] & ~(1 << 13)
+        s[DEBUGCTL] = s[DEBUGCTL] & ~debug.DEBUGCTL_BTF
         s[FAULT_DR6] = 0
     return 0
 
@@ -397,6 +411,8 @@ def freeze(s: State) -> int:
 
 def deliver_fault(s: State) -> int:
     """Deliver the noted exception, and those that its delivery raises: 0, or 2 for shutdown."""
+    s[STEPPING] = 0
+    s[PENDING_DEBUG] = 0  # the traps of an instruction that didn't complete
     if s[FAULT_VECTOR] == MF and s[CR0] & mode.CR0_NE == 0:
         return freeze(s)
     for n in range(CHAIN_WORDS):
@@ -479,6 +495,7 @@ def restore_flags(s: State, image: int, size: int, cpl: int) -> int:
         mask |= fl.IOPL
         if size != 2:
             mask |= fl.VIF | fl.VIP
+    s[RF_COUNT] = s[ICOUNT] + 1
     return fl.set_eflags(s, image, mask)
 
 
@@ -490,8 +507,9 @@ def finish_iret(s: State) -> int:
 
 
 def iret_real(s: State, size: int) -> int:
-    """Real mode, and virtual-8086 mode with IOPL 3."""
-    if s[MODE] & mode.V86 and s[FLAGS] & fl.IOPL != fl.IOPL:
+    """Real mode, and virtual-8086 mode with IOPL 3 or VME."""
+    virtual = virtual8086.virtual_flags(s)
+    if virtual and (size != 2 or s[CR4] & mode.CR4_VME == 0):
         return raise_fault(s, GP, 0)
     if segments.stack_read(s, 0, size):
         return 1
@@ -509,9 +527,14 @@ def iret_real(s: State, size: int) -> int:
         mask |= IRET_WIDE
     if s[MODE] & mode.V86 == 0:
         mask |= fl.IOPL
+    if virtual:
+        if virtual8086.load_flags(s, image, mask):
+            return 1
+    else:
+        fl.set_eflags(s, image, mask)
     segments.move_stack(s, 3 * size)
     segments.set_real(s, CS, selector)
-    fl.set_eflags(s, image, mask)
+    s[RF_COUNT] = s[ICOUNT] + 1
     s[RIP] = offset
     return finish_iret(s)
 
@@ -525,6 +548,7 @@ def iret_to_v86(s: State, offset: int, selector: int, image: int) -> int:
     if offset > 0xFFFF:
         return raise_fault(s, GP, 0)
     fl.set_eflags(s, image, 0x3F7FD5)
+    s[RF_COUNT] = s[ICOUNT] + 1
     s[CPL] = 3
     mode.update(s)
     segments.set_real(s, CS, selector)

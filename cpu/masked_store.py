@@ -8,7 +8,7 @@ from pyemu.cpu.state import M64, State
 
 def store_bytes(s: State, linear: int, count: int, low: int, high: int, mask: int) -> int:
     """Write byte n of high:low to linear + n where bit n of `mask` is set; all `count` bytes must be writable."""
-    if memory.probe(s, linear, count, memory.WRITE):
+    if memory.probe_aligned(s, linear, count, 8, memory.WRITE):
         return 1
     for n in range(count):
         if (mask >> n) & 1:

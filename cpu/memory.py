@@ -2,17 +2,19 @@
 
 `read` and `write` return 0, or 1 with a fault raised; a value comes in State[VALUE]. They handle everything: misses,
 MMIO, ROM,
-accesses that cross a page, pages that hold translated code. Generated code repeats only the hit on plain RAM.
+accesses that cross a page, pages that hold translated code, data breakpoints, alignment checks. Generated code repeats
+only the hit on plain RAM.
 """
 
 from __future__ import annotations
 
-from pyemu.cpu import paging, physical, tlb
-from pyemu.cpu.faults import GP, SS, raise_fault
+from pyemu.cpu import debug, paging, physical, tlb
+from pyemu.cpu.faults import AC, GP, SS, raise_fault
 from pyemu.cpu.primitives import code_page_written, mmio_read, mmio_write
 from pyemu.cpu.state import EFER, FAULT_VECTOR, M64, MMU, NO_FAULT, NO_PAGE, RAM_BASE, VALUE, State
 
 READ, WRITE, EXEC, STACK, SYSTEM = 0, paging.WRITE, paging.EXEC, paging.STACK, paging.SYSTEM
+ANY_ALIGNMENT = 16  # an access bit: part of something whose alignment has been checked, or need not be
 
 
 def lookup(s: State, linear: int, access: int, mmu: int) -> int:
@@ -24,9 +26,21 @@ def lookup(s: State, linear: int, access: int, mmu: int) -> int:
     return paging.fill(s, linear, access, mmu)
 
 
+def check_alignment(s: State, linear: int, size: int, access: int) -> int:
+    """#AC(0) for misaligned data at MMU index USER_ALIGNED. It comes before page faults, as on Zen 4; an address that
+    isn't canonical is worse."""
+    if linear & (size - 1) == 0 or access & ANY_ALIGNMENT:
+        return 0
+    if s[EFER] & paging.EFER_LMA and not paging.canonical(linear):
+        return 0
+    return raise_fault(s, AC, 0)
+
+
 def read_slow(s: State, linear: int, size: int, access: int) -> int:
     """A read that missed the fast path."""
     mmu = paging.mmu_index(s, access)
+    if mmu == tlb.USER_ALIGNED and check_alignment(s, linear, size, access):
+        return 1
     first = 0x1000 - (linear & 0xFFF)
     if first < size:
         return read_split(s, linear, size, access, first)
@@ -39,7 +53,10 @@ def read_slow(s: State, linear: int, size: int, access: int) -> int:
             return 1
         s[VALUE + 1] = s[VALUE]
         return read_slow(s, linear, 8, access)
-    if s[e + (access & WRITE)] & tlb.MMIO_FLAG:
+    tag = s[e + (access & WRITE)]
+    if tag & tlb.WATCH_FLAG:
+        debug.accessed(s, linear, size, 0)
+    if tag & tlb.MMIO_FLAG:
         s[VALUE] = mmio_read(s, address, size)
     else:
         s[VALUE] = physical.ram_read(s, address, size)
@@ -89,6 +106,8 @@ def read(s: State, linear: int, size: int, access: int) -> int:
 def write_slow(s: State, linear: int, size: int, value: int, access: int) -> int:
     """A write that missed the fast path."""
     mmu = paging.mmu_index(s, access)
+    if mmu == tlb.USER_ALIGNED and check_alignment(s, linear, size, access):
+        return 1
     access = access | WRITE
     first = 0x1000 - (linear & 0xFFF)
     if first < size:
@@ -98,6 +117,8 @@ def write_slow(s: State, linear: int, size: int, value: int, access: int) -> int
     e = tlb.entry(linear, mmu)
     address = (linear + s[e + tlb.ADDEND] - s[RAM_BASE]) & M64
     tag = s[e + tlb.WRITE_TAG]
+    if tag & tlb.WATCH_FLAG:
+        debug.accessed(s, linear, size, 1)
     if tag & tlb.MMIO_FLAG:
         return mmio_write(s, address, size, value)
     if tag & tlb.CODE_FLAG:
@@ -129,7 +150,7 @@ def write(s: State, linear: int, size: int, value: int, access: int) -> int:
 
 def write128(s: State, linear: int, low: int, high: int) -> int:
     """Store 16 bytes, all or nothing."""
-    if probe(s, linear, 16, WRITE):
+    if probe_aligned(s, linear, 16, 16, WRITE):
         return 1
     write(s, linear, 8, low, WRITE)
     return write(s, (linear + 8) & M64, 8, high, WRITE)
@@ -151,17 +172,24 @@ def probe_area(s: State, linear: int, size: int, access: int) -> int:
     return probe(s, linear, size, access)
 
 
+def probe_aligned(s: State, linear: int, size: int, alignment: int, access: int) -> int:
+    """probe() for something whose parts may lie anywhere, as long as its start is aligned (where that is checked)."""
+    if s[MMU] == tlb.USER_ALIGNED and check_alignment(s, linear, alignment, access):
+        return 1
+    return probe(s, linear, size, access)
+
+
 def ram_page(s: State, linear: int, access: int) -> int:
-    """Physical address behind `linear` if it is RAM or ROM (RAM only, for a write) that may be accessed, else
-    NO_PAGE: then
-    either a fault is raised (FAULT_VECTOR) or the access must go through read() and write()."""
+    """Physical address behind `linear` if it is RAM or ROM (RAM only, for a write) that may be accessed without a look
+    at each address, else NO_PAGE: then either a fault is raised (FAULT_VECTOR) or the access must go through read() and
+    write()."""
     mmu = paging.mmu_index(s, access)
     if lookup(s, linear, access, mmu):
         return NO_PAGE
     e = tlb.entry(linear, mmu)
     tag = s[e + (access & WRITE)]
     address = (linear + s[e + tlb.ADDEND] - s[RAM_BASE]) & M64
-    if tag & tlb.MMIO_FLAG:
+    if tag & (tlb.MMIO_FLAG | tlb.WATCH_FLAG | tlb.ALIGN_FLAG):
         return NO_PAGE
     if access & WRITE and physical.kind(s, address) != physical.RAM:
         return NO_PAGE

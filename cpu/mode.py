@@ -1,14 +1,14 @@
 """The mode word: everything about the processor's mode that decoding and translations depend on, in one word.
 
 `update(s)` recomputes it, and with it the MMU index and the stack mask, from the architectural registers. It runs after
-every change of CR0, CR4, EFER, CS, SS, CPL or EFLAGS.TF/VM/AC. IOPL, CR4.TSD/UMIP/FSGSBASE and IF are not in it:
-instructions read them when they run.
+every change of CR0, CR4, EFER, CS, SS, CPL, EFLAGS.TF/VM/AC or the breakpoints. IOPL, CR4.TSD/UMIP/FSGSBASE and
+IF are not in it: instructions read them when they run.
 """
 
 from __future__ import annotations
 
 from pyemu.cpu.flags import AC, TF, VM
-from pyemu.cpu.state import CPL, CR0, CR4, CS, EFER, FLAGS, M64, MMU, MODE, SEG_ATTR, SS, STACK_MASK, State
+from pyemu.cpu.state import CPL, CR0, CR4, CS, EFER, FLAGS, M64, MMU, MODE, SEG_ATTR, SS, STACK_MASK, WATCH_CODE, State
 
 # Bits of s[MODE].
 CODE64 = 1 << 0  # 64-bit mode: EFER.LMA and CS.L
@@ -24,11 +24,13 @@ MONITOR_FPU = 1 << 10  # CR0.MP
 NO_OSFXSR = 1 << 11  # CR4.OSFXSR is off: SSE raises #UD
 LONG_MODE = 1 << 12  # EFER.LMA: 64-bit or compatibility mode
 MMU_SHIFT = 13  # bits 13-14: s[MMU]
-ALIGN_CHECK = 1 << 15  # CR0.AM, EFLAGS.AC and CPL 3: misaligned data raises #AC
+BREAKPOINTS = 1 << 15  # an instruction breakpoint is enabled: blocks are never entered without a look
 NO_OSXSAVE = 1 << 16  # CR4.OSXSAVE is off: XSAVE and VEX instructions raise #UD
 
 # Values of s[MMU] (SDM 3, 4.6).
-MMU_SUPERVISOR, MMU_USER, MMU_SUPERVISOR_USER_PAGES = 0, 1, 2  # the last may reach user pages (EFLAGS.AC, or no SMAP)
+MMU_SUPERVISOR, MMU_USER = 0, 1
+MMU_SUPERVISOR_USER_PAGES = 2  # may reach user pages (EFLAGS.AC, or no SMAP)
+MMU_USER_ALIGNED = 3  # CPL 3 with CR0.AM and EFLAGS.AC: misaligned data raises #AC
 
 # Control register bits (SDM 3, 2.5) and IA32_EFER (SDM 4, table 2-2).
 CR0_PE, CR0_MP, CR0_EM, CR0_TS, CR0_NE = 1 << 0, 1 << 1, 1 << 2, 1 << 3, 1 << 5
@@ -77,11 +79,13 @@ def update(s: State) -> int:
         mode |= NO_OSFXSR
     if (cr4 & CR4_OSXSAVE) == 0:
         mode |= NO_OSXSAVE
+    if s[WATCH_CODE]:
+        mode |= BREAKPOINTS
     mmu = MMU_SUPERVISOR
     if cpl == 3:
         mmu = MMU_USER
         if cr0 & CR0_AM and rflags & AC:
-            mode |= ALIGN_CHECK
+            mmu = MMU_USER_ALIGNED
     elif rflags & AC or (cr4 & CR4_SMAP) == 0:
         mmu = MMU_SUPERVISOR_USER_PAGES
     s[MODE] = mode | (mmu << MMU_SHIFT)

@@ -52,7 +52,7 @@ def canonical(address: int) -> int:
 def error_code(s: State, access: int, mmu: int) -> int:
     """The bits of a page fault's error code that the access gives."""
     error = E_W if access & WRITE else 0
-    if mmu == tlb.USER:
+    if mmu & tlb.USER:
         error = error | E_U
     if access & EXEC and s[CR4] & CR4_SMEP:
         error = error | E_I
@@ -113,10 +113,10 @@ def allowed(s: State, rights: int, access: int, mmu: int) -> int:
     if access & EXEC:
         if rights & tlb.R_NX:
             return 0
-        if mmu == tlb.USER:
+        if mmu & tlb.USER:
             return int(user != 0)
         return int(not (user and s[CR4] & CR4_SMEP))
-    if mmu == tlb.USER:
+    if mmu & tlb.USER:
         if not user:
             return 0
         return int(not access & WRITE or rights & tlb.R_WRITE != 0)

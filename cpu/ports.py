@@ -6,11 +6,11 @@ port_in(s, port, size) -> VALUE    port_out(s, port, size, value)       both che
 
 from __future__ import annotations
 
-from pyemu.cpu import memory
+from pyemu.cpu import debug, memory
 from pyemu.cpu.faults import GP, raise_fault
 from pyemu.cpu.flags import VM
 from pyemu.cpu.primitives import port_read, port_write
-from pyemu.cpu.state import CPL, FLAGS, M64, TR_ATTR, TR_BASE, TR_LIMIT, VALUE, State
+from pyemu.cpu.state import CPL, FLAGS, M64, TR_ATTR, TR_BASE, TR_LIMIT, VALUE, WATCH_PORTS, State
 
 TSS_TYPE, TSS_AVAILABLE, TSS_BUSY = 0x1F, 0x09, 0x0B  # S and type: 386 or 64-bit TSS (SDM 3, table 3-2)
 BITMAP_OFFSET = 0x66  # word in the TSS: where the bitmap begins (SDM 3, 8.2.1)
@@ -35,11 +35,27 @@ def check_port(s: State, port: int, size: int) -> int:
     return 0
 
 
+def read(s: State, port: int, size: int) -> int:
+    """The access of IN and INS."""
+    value = port_read(s, port, size)
+    if s[WATCH_PORTS]:
+        debug.port_accessed(s, port, size)
+    return value
+
+
+def write(s: State, port: int, size: int, value: int) -> int:
+    """The access of OUT and OUTS."""
+    port_write(s, port, size, value)
+    if s[WATCH_PORTS]:
+        debug.port_accessed(s, port, size)
+    return 0
+
+
 def port_in(s: State, port: int, size: int) -> int:
     """IN."""
     if check_port(s, port, size):
         return 1
-    s[VALUE] = port_read(s, port, size)
+    s[VALUE] = read(s, port, size)
     return 0
 
 
@@ -47,5 +63,4 @@ def port_out(s: State, port: int, size: int, value: int) -> int:
     """OUT."""
     if check_port(s, port, size):
         return 1
-    port_write(s, port, size, value)
-    return 0
+    return write(s, port, size, value)

@@ -132,6 +132,11 @@ def code_page_flag(s: State, page: int) -> int:
     return 0
 
 
+def leave_block(s: State) -> int:
+    """The block that is being executed ends behind the present instruction."""
+    return 0
+
+
 def mappings_changed(s: State, kernel_too: int) -> int:
     """Linear addresses (of the lower half, or all) may lead elsewhere: the native back ends drop what they know of
     them."""

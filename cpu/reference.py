@@ -7,12 +7,11 @@ physical address and mode as long as their bytes stay the same.
 
 from __future__ import annotations
 
-from pyemu.cpu import interrupts, paging, tlb
+from pyemu.cpu import branches, debug, interrupts, paging, tlb
 from pyemu.cpu import mode as md
 from pyemu.cpu.concrete import Concrete
 from pyemu.cpu.decode import record as rc
 from pyemu.cpu.decode.decoder import decode
-from pyemu.cpu.faults import raise_debug
 from pyemu.cpu.host import Exit, Host
 from pyemu.cpu.ops import build_table
 from pyemu.cpu.state import (
@@ -25,18 +24,20 @@ from pyemu.cpu.state import (
     ICOUNT,
     ICOUNT_LIMIT,
     IRQ_PENDING,
+    M64,
     MODE,
     NMI_PENDING,
     NO_FAULT,
     NO_PAGE,
+    PENDING_DEBUG,
     RECORD,
     RIP,
     SEG_BASE,
+    STEPPING,
     WALK_PHYS,
     State,
 )
 
-DR6_BS = 1 << 14
 SHUTDOWN = 2  # from interrupts
 
 
@@ -54,6 +55,8 @@ class Reference:
         """Execute until there is a reason to stop."""
         s = self.state
         while True:
+            if s[PENDING_DEBUG] and debug.waiting(s) and interrupts.deliver_fault(s) == SHUTDOWN:
+                return Exit.SHUTDOWN
             if s[EXIT_REQUEST]:
                 s[EXIT_REQUEST] = 0
                 return Exit.REQUEST
@@ -63,6 +66,10 @@ class Reference:
                 return Exit.HALT
             if s[ICOUNT] >= s[ICOUNT_LIMIT]:
                 return Exit.BUDGET
+            if s[PENDING_DEBUG] and debug.waiting(s):
+                if interrupts.deliver_fault(s) == SHUTDOWN:
+                    return Exit.SHUTDOWN
+                continue
             if self.step():
                 return Exit.SHUTDOWN
 
@@ -73,14 +80,17 @@ class Reference:
     def step(self) -> int:
         """Execute one instruction and deliver what it raises; nonzero for a triple fault."""
         s = self.state
-        trap = s[MODE] & md.TRAP
+        if s[MODE] & md.BREAKPOINTS and debug.at_breakpoint(s):
+            return int(interrupts.deliver_fault(s) == SHUTDOWN)
+        s[STEPPING] = s[MODE] & md.TRAP
         words = self._fetch()
         if words is not None:
             form = self.forms[words[rc.PACKED] & 0xFFFF]
             if self.concrete.execute(form, words) == 0:
                 s[ICOUNT] += 1
-                if trap and s[FAULT_VECTOR] == NO_FAULT:
-                    raise_debug(s, DR6_BS)
+                if s[FAULT_VECTOR] == NO_FAULT and s[STEPPING] | s[PENDING_DEBUG]:
+                    following = (words[rc.R_RIP] + (words[rc.PACKED] >> rc.LENGTH & 0xFF)) & M64
+                    debug.completed(s, branches.taken(s, words[rc.PACKED] & 0xFFFF, following))
         if s[FAULT_VECTOR] != NO_FAULT:
             return int(interrupts.deliver_fault(s) == SHUTDOWN)
         return 0

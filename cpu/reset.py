@@ -55,7 +55,8 @@ RESET_PAT = 0x0007040600070406  # SDM 3, table 12-12
 # What INIT and RESET clear, by name in state.LAYOUT.
 _BOTH = (
     "gpr cc_dst cc_src seg_sel seg_base seg_limit seg_attr ldt_sel ldt_base tr_sel tr_base gdt_base idt_base cpl cr2"
-    " cr3 cr4 pdpte dr debugctl nmi_pending nmi_blocked halted shadow efer"
+    " cr3 cr4 pdpte dr debugctl nmi_pending nmi_blocked halted shadow efer stack_shadow stepping pending_debug rf_count"
+    " watch_data watch_ports watch_code watch_pages"
 )
 _RESET_ONLY = (
     "star lstar cstar sfmask kernel_gs_base sysenter_cs sysenter_esp sysenter_eip tsc_aux tsc_offset mtrr_def_type"

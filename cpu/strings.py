@@ -4,9 +4,9 @@
 
 `packed` is the record's word PACKED (flags REPEAT and REPEAT_NE, address size, segment), `size` the element's bytes: 1,
 2, 4 or 8. Returns nonzero after a fault. State[VALUE] is then 1 if the instruction has to be continued (ICOUNT_LIMIT
-reached, EXIT_REQUEST seen or single-stepped: RIP must stay on it) and 0 when it is done. Registers, flags and memory
-are those after the last complete iteration, also after a fault. INS and OUTS: the caller has checked the I/O permission
-of DX before.
+reached, EXIT_REQUEST seen, single-stepped or a data breakpoint hit: RIP must stay on it) and 0 when it is done.
+Registers, flags and memory are those after the last complete iteration, also after a fault. INS and OUTS: the caller
+has checked the I/O permission of DX before.
 
 Counting: one iteration is one instruction. The caller accounts for one, these functions add the others to ICOUNT (a
 faulting iteration counts nothing, and its caller counts nothing for it either).
@@ -14,10 +14,10 @@ faulting iteration counts nothing, and its caller counts nothing for it either).
 
 from __future__ import annotations
 
-from pyemu.cpu import memory, mode, physical, segments, tlb
+from pyemu.cpu import debug, memory, mode, physical, ports, segments, tlb
 from pyemu.cpu.decode import record as rc
 from pyemu.cpu.flags import AF, CF, DF, OF
-from pyemu.cpu.primitives import port_read, port_write, ram_copy, ram_fill
+from pyemu.cpu.primitives import ram_copy, ram_fill
 from pyemu.cpu.state import (
     CC_DST,
     CC_SRC,
@@ -33,6 +33,7 @@ from pyemu.cpu.state import (
     MODE,
     NO_FAULT,
     NO_PAGE,
+    PENDING_DEBUG,
     RAM_BASE,
     RAX,
     RCX,
@@ -135,7 +136,7 @@ def element(s: State, kind: int, packed: int, size: int, mask: int) -> int:
             return 1
         if memory.probe(s, s[VALUE], size, memory.WRITE):
             return 1
-        value = port_read(s, s[GPR + RDX] & 0xFFFF, size)
+        value = ports.read(s, s[GPR + RDX] & 0xFFFF, size)
     if kind == MOVS or kind == STOS or kind == INS:
         if store_destination(s, size, value, mask):
             return 1
@@ -146,7 +147,7 @@ def element(s: State, kind: int, packed: int, size: int, mask: int) -> int:
             return 1
         compare(s, value, s[VALUE], size)
     elif kind == OUTS:
-        port_write(s, s[GPR + RDX] & 0xFFFF, size, value)
+        ports.write(s, s[GPR + RDX] & 0xFFFF, size, value)
     elif size == 4:
         s[GPR + RAX] = value
     else:
@@ -302,8 +303,9 @@ def repeat(s: State, kind: int, packed: int, size: int, mask: int) -> int:
             equal = 1 if s[CC_DST] == 0 else 0
             if equal != (packed >> rc.RFLAGS_SHIFT & rc.REPEAT) // rc.REPEAT:
                 break
-        if (done >= allowed or s[EXIT_REQUEST]) and s[GPR + RCX] & mask:
+        if (done >= allowed or s[EXIT_REQUEST] or s[PENDING_DEBUG]) and s[GPR + RCX] & mask:
             account(s, done - 1)
+            debug.set_resume(s, s[ICOUNT] + 1)  # whatever comes between two iterations finds RF set (SDM 3, 18.3.1.1)
             s[VALUE] = 1
             return 0
     if done > 1:

@@ -33,6 +33,7 @@ from pyemu.cpu.state import (
     SFMASK,
     SS,
     STAR,
+    STEPPING,
     SYSENTER_CS,
     SYSENTER_EIP,
     SYSENTER_ESP,
@@ -56,6 +57,13 @@ def enter(s: State, selector: int, cpl: int, wide: int, rip: int) -> int:
     return mode.update(s)
 
 
+def step(s: State) -> int:
+    """Whether SYSCALL and SYSRET are stepped depends on TF behind them: the kernel's entry isn't, and a return to a
+    stepped program is, as if its SYSCALL had just ended (AMD's manual, volume 2, 6.1.1)."""
+    s[STEPPING] = s[FLAGS] & fl.TF
+    return 0
+
+
 def syscall(s: State, next_rip: int) -> int:
     """SYSCALL; from compatibility mode through IA32_CSTAR, outside long mode through STAR, as AMD's processors do."""
     if not s[EFER] & mode.EFER_SCE or not s[MODE] & mode.PROTECTED:
@@ -66,6 +74,7 @@ def syscall(s: State, next_rip: int) -> int:
         image = fl.eflags(s) & ~fl.RF
         s[GPR + R11] = image
         fl.set_eflags(s, image & ~(s[SFMASK] & 0xFFFFFFFF), 0xFFFFFFFF)
+        step(s)
         return enter(s, selector, 0, 1, s[LSTAR] if s[MODE] & mode.CODE64 else s[CSTAR])
     s[FLAGS] = s[FLAGS] & ~(fl.VM | fl.IF | fl.RF)
     return enter(s, selector, 0, 0, s[STAR] & 0xFFFFFFFF)
@@ -85,6 +94,7 @@ def sysret(s: State, size: int) -> int:
         fl.set_eflags(s, s[GPR + R11] & SYSRET_FLAGS, 0xFFFFFFFF)
     else:
         s[FLAGS] = s[FLAGS] | fl.IF
+    step(s)
     if size != 8:
         return enter(s, selector, 3, 0, rip & 0xFFFFFFFF)
     enter(s, (selector + 16) & 0xFFFF, 3, 1, rip)

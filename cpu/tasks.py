@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from array import array
 
+from pyemu.cpu import debug, memory, mode, physical, segments, tlb
 from pyemu.cpu import descriptors as ds
 from pyemu.cpu import flags as fl
-from pyemu.cpu import memory, mode, physical, segments, tlb
-from pyemu.cpu.faults import DR6_BT, GP, NP, TS, raise_debug, raise_fault
+from pyemu.cpu.faults import DR6_BT, GP, NP, TS, raise_fault
 from pyemu.cpu.state import (
     CPL,
     CR0,
@@ -22,11 +22,14 @@ from pyemu.cpu.state import (
     FLAGS,
     FRAME,
     GPR,
+    ICOUNT,
     LDT_ATTR,
     LDT_BASE,
     LDT_LIMIT,
     LDT_SEL,
     PDPTE,
+    PENDING_DEBUG,
+    RF_COUNT,
     RIP,
     SEG_LIMIT,
     SEG_SEL,
@@ -233,6 +236,7 @@ def enter_state(s: State, wide: int, cause: int) -> int:
     if cause == BY_CALL or cause == BY_INTERRUPT:
         new = new | fl.NT
     fl.set_eflags(s, new & 0x3F7FD5, 0xFFFFFFFF)
+    s[RF_COUNT] = s[ICOUNT] if cause == BY_INTERRUPT else s[ICOUNT] + 1
     s[RIP] = s[FRAME + F_EIP]
     for n in range(8):
         value = s[FRAME + F_GPR + n]
@@ -246,7 +250,7 @@ def enter_state(s: State, wide: int, cause: int) -> int:
     s[LDT_ATTR] = ds.UNUSABLE
     s[LDT_BASE] = 0
     s[LDT_LIMIT] = 0
-    return mode.update(s)
+    return debug.refresh(s)
 
 
 def switch_task(s: State, selector: int, cause: int, rip: int, rflags: int, ext: int) -> int:
@@ -299,7 +303,7 @@ def switch_task(s: State, selector: int, cause: int, rip: int, rflags: int, ext:
     if s[RIP] > s[SEG_LIMIT + CS]:
         raise_fault(s, GP, ext)
     elif trap:
-        raise_debug(s, DR6_BT)
+        s[PENDING_DEBUG] = s[PENDING_DEBUG] | DR6_BT
     return 0
 
 

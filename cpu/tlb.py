@@ -6,7 +6,8 @@ its low
 address =
 linear + addend (RAM, ROM); for MMIO the same formula minus RAM_BASE gives the physical address. Mechanism subset.
 
-MMU indices: 0 supervisor that SMAP keeps off user pages, 1 user, 2 supervisor that may touch them.
+MMU indices: 0 supervisor that SMAP keeps off user pages, 1 user, 2 supervisor that may touch them, 3 user whose data
+must be aligned: no tag there lets the inline check succeed. A page with a data breakpoint has flagged tags, too.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 from pyemu.cpu import physical
 from pyemu.cpu.primitives import code_page_flag, mappings_changed
 from pyemu.cpu.state import (
+    ALIGNED_CLEAN,
     LARGE_HIGH,
     LARGE_LOW,
     LOCAL_HIGH_CODE,
@@ -26,16 +28,22 @@ from pyemu.cpu.state import (
     TLB_LOG,
     TLB_LOG_COUNT,
     TLB_LOG_SIZE,
+    WATCH_DATA,
+    WATCH_PAGES,
     State,
 )
 
-SUPERVISOR_SMAP, USER, SUPERVISOR = 0, 1, 2
+SUPERVISOR_SMAP, USER, SUPERVISOR, USER_ALIGNED = 0, 1, 2, 3  # odd ones are user
 INVALID = M64
 MMIO_FLAG = 2  # not RAM: every access goes through the machine
 CODE_FLAG = 4  # on a write tag: the page holds translated code, or is ROM
+WATCH_FLAG = 8  # on read and write tags: a data breakpoint lies in the page
+ALIGN_FLAG = 16  # on read and write tags of USER_ALIGNED: misaligned accesses raise #AC
 PAGE = 0xFFFFFFFFFFFFF000
 
 READ_TAG, WRITE_TAG, EXEC_TAG, ADDEND = 0, 1, 2, 3
+ALIGNED = TLB + USER_ALIGNED * TLB_ENTRIES * TLB_ENTRY_WORDS  # the table that flush_all() mostly finds empty
+TLB_END = TLB + MMU_COUNT * TLB_ENTRIES * TLB_ENTRY_WORDS
 
 # rights of a walk (State[WALK_RIGHTS])
 R_WRITE = 1  # the page tables allow writes
@@ -61,8 +69,12 @@ def clear_entry(s: State, e: int) -> int:
 
 def flush_all(s: State) -> int:
     """Drop every entry, global ones too."""
-    for e in range(TLB, TLB + MMU_COUNT * TLB_ENTRIES * TLB_ENTRY_WORDS, TLB_ENTRY_WORDS):
+    for e in range(TLB, ALIGNED, TLB_ENTRY_WORDS):
         clear_entry(s, e)
+    if s[ALIGNED_CLEAN] == 0:
+        for e in range(ALIGNED, TLB_END, TLB_ENTRY_WORDS):
+            clear_entry(s, e)
+        s[ALIGNED_CLEAN] = 1
     s[TLB_LOG_COUNT] = 0
     s[LARGE_LOW] = 0
     s[LARGE_HIGH] = 0
@@ -93,6 +105,26 @@ def flush_page(s: State, linear: int) -> int:
     return 0
 
 
+# ---- watched pages ----------------------------------------------------------------------------------------------
+def is_watched(s: State, page: int) -> int:
+    """1 if an enabled data breakpoint lies in a page."""
+    for n in range(4):
+        if (s[WATCH_DATA] >> n) & 1 and s[WATCH_PAGES + n] == page:
+            return 1
+    return 0
+
+
+def mark_page(s: State, page: int, flag: int) -> int:
+    """Set WATCH_FLAG (or clear it: 0) on the tags that a linear page has."""
+    for mmu in range(MMU_COUNT):
+        e = entry(page, mmu)
+        for tag in range(e + READ_TAG, e + WRITE_TAG + 1):
+            if s[tag] != INVALID and s[tag] & PAGE == page:
+                s[tag] = (s[tag] & ~WATCH_FLAG & M64) | flag
+    return 0
+
+
+# ---- entries ------------------------------------------------------------------------------------------------------
 def fill(s: State, linear: int, mmu: int, page: int, rights: int, user_ok: int, write_ok: int, exec_ok: int) -> int:
     """Write the entry for a walked page; returns its word index."""
     e = entry(linear, mmu)
@@ -100,8 +132,13 @@ def fill(s: State, linear: int, mmu: int, page: int, rights: int, user_ok: int, 
     where = physical.kind(s, page)
     if where == physical.MMIO:
         tag = tag | MMIO_FLAG
-    s[e + READ_TAG] = tag if user_ok else INVALID
     s[e + EXEC_TAG] = tag if exec_ok else INVALID
+    if s[WATCH_DATA] and is_watched(s, linear & PAGE):
+        tag = tag | WATCH_FLAG
+    if mmu == USER_ALIGNED:
+        tag = tag | ALIGN_FLAG
+        s[ALIGNED_CLEAN] = 0
+    s[e + READ_TAG] = tag if user_ok else INVALID
     if write_ok and rights & R_DIRTY:
         if where == physical.ROM:
             tag = tag | CODE_FLAG
@@ -129,7 +166,7 @@ def protect_code_page(s: State, page: int) -> int:
     """Make writes to a physical page take the slow path, in entries that exist already: it now holds translated
     code."""
     host = (s[RAM_BASE] + page) & M64
-    for e in range(TLB, TLB + MMU_COUNT * TLB_ENTRIES * TLB_ENTRY_WORDS, TLB_ENTRY_WORDS):
+    for e in range(TLB, TLB_END, TLB_ENTRY_WORDS):
         tag = s[e + WRITE_TAG]
         if tag != INVALID and ((tag & PAGE) + s[e + ADDEND]) & M64 == host:
             s[e + WRITE_TAG] = tag | CODE_FLAG

@@ -277,6 +277,8 @@ def link(s: State, block: int) -> int:
         return 0
     if peek64(slot + 8 * ly.S_TARGET) != peek64(slot + 8 * ly.S_UNLINKED):
         return 0
+    if s[MODE] & md.BREAKPOINTS:
+        return 0  # the loop looks at each
     if peek64(block + 8 * ly.B_PAGE2) != NO_PAGE:
         if translator.room(s):  # its second page may be mapped elsewhere by then: always through the jump cache
             poke64(slot + 8 * ly.S_TARGET, translator.goto_stub(s, peek64(block + 8 * ly.B_RIP)))
@@ -304,7 +306,8 @@ def enter_jump(s: State, block: int) -> int:
     """Let indirect jumps find a block without the loop, in 64-bit mode. Both pages of one that spans two are where they
     are until the jump cache forgets that half of the address space."""
     rip = peek64(block + 8 * ly.B_RIP)
-    if s[MODE] & md.CODE64 and (rip ^ (rip + peek64(block + 8 * ly.B_BYTES))) >> 63 == 0:
+    one_half = (rip ^ (rip + peek64(block + 8 * ly.B_BYTES))) >> 63 == 0
+    if s[MODE] & (md.CODE64 | md.BREAKPOINTS) == md.CODE64 and one_half:
         entry = jump_entry(s, rip)
         half = rip >> 63
         if peek64(entry) == ly.JUMP_EMPTY:

@@ -7,10 +7,9 @@ when it returns.
 
 from __future__ import annotations
 
-from pyemu.cpu import interrupts
+from pyemu.cpu import branches, debug, interrupts
 from pyemu.cpu import mode as md
 from pyemu.cpu.decode import record as rc
-from pyemu.cpu.faults import raise_debug
 from pyemu.cpu.host import Exit
 from pyemu.cpu.state import (
     EXIT_REQUEST,
@@ -23,23 +22,28 @@ from pyemu.cpu.state import (
     MODE,
     NMI_PENDING,
     NO_FAULT,
+    PENDING_DEBUG,
     RIP,
     SHADOW,
+    STEPPING,
     State,
 )
 from pyemu.jit import blocks, translator
 from pyemu.jit import layout as ly
-from pyemu.jit.layout import JUMPED, NEXT
+from pyemu.jit.layout import FAULT, JUMPED, NEXT
 from pyemu.jit.native import call_code, call_handler, peek64, shared_word
 
 HALT, REQUEST, BUDGET_USED, SHUTDOWN = Exit.HALT, Exit.REQUEST, Exit.BUDGET, Exit.SHUTDOWN
-DR6_BS = 1 << 14
+
+
+def following(record: int) -> int:
+    """RIP behind an instruction."""
+    return (peek64(record + 8 * rc.R_RIP) + ((peek64(record + 8 * rc.PACKED) >> rc.LENGTH) & 0xFF)) & M64
 
 
 def interpret(s: State, block: int, most: int) -> int:
-    """Run up to `most` of a block's instructions one by one. Returns the status of the last: a fault is raised if it is
-    FAULT. A request to leave that a handler caused is seen right after it, so that events land on the same instruction
-    in every back end."""
+    """Run up to `most` of a block's instructions one by one. Returns the status of the last. A request to leave that a
+    handler caused is seen right after it, so that events land on the same instruction in every back end."""
     count = peek64(block + 8 * ly.B_COUNT)
     left = s[ICOUNT_LIMIT] - s[ICOUNT]
     if most < left:
@@ -63,9 +67,8 @@ def interpret(s: State, block: int, most: int) -> int:
     if status == JUMPED:
         s[ICOUNT] = s[ICOUNT] + 1
     elif status == NEXT:
-        last = record - ly.RECORD_SIZE
-        s[RIP] = (peek64(last + 8 * rc.R_RIP) + ((peek64(last + 8 * rc.PACKED) >> rc.LENGTH) & 0xFF)) & M64
-    else:
+        s[RIP] = following(record - ly.RECORD_SIZE)
+    elif status == FAULT:
         s[RIP] = peek64(record + 8 * rc.R_RIP)
     return status
 
@@ -83,6 +86,21 @@ def boundary(s: State) -> int:
     if s[ICOUNT] >= s[ICOUNT_LIMIT]:
         return BUDGET_USED
     return 0
+
+
+def trap(s: State) -> int:
+    """After an instruction that has something to be trapped; 0 to go on, SHUTDOWN for a triple fault."""
+    record = s[ly.CURRENT_RECORD]
+    if debug.completed(s, branches.taken(s, peek64(record + 8 * rc.PACKED) & 0xFFFF, following(record))):
+        return after_fault(s)
+    return 0
+
+
+def watch(s: State) -> int:
+    """Under an instruction breakpoint, before an instruction: 0 to go on, 1 after #DB, SHUTDOWN for a triple fault."""
+    if debug.at_breakpoint(s) == 0:
+        return 0
+    return after_fault(s) | 1
 
 
 def after_fault(s: State) -> int:
@@ -116,25 +134,39 @@ def run_code(s: State, block: int) -> int:
 def run(s: State) -> int:
     """Execute until there is a reason to stop."""
     while True:
+        if s[PENDING_DEBUG] and debug.waiting(s) and after_fault(s):
+            return SHUTDOWN
         reason = boundary(s)
         if reason != 0:
             return reason
+        if s[PENDING_DEBUG] and debug.waiting(s):
+            if after_fault(s):
+                return SHUTDOWN
+            continue
+        mode = s[MODE]
+        if mode & md.BREAKPOINTS:
+            hit = watch(s)
+            if hit:
+                if hit & SHUTDOWN:
+                    return SHUTDOWN
+                continue
         block = blocks.lookup(s)
-        trap = s[MODE] & md.TRAP
+        s[STEPPING] = mode & md.TRAP
         if block == 0:
             if after_fault(s):
                 return SHUTDOWN
             continue
         if s[SHADOW] > s[ICOUNT]:
             interpret(s, block, 1)  # what waits for the end of the interrupt shadow comes right after this instruction
-        elif s[ly.USE_CODE] and trap == 0:
+        elif mode & md.BREAKPOINTS and debug.covers(s, blocks.linear_rip(s, s[RIP]), peek64(block + 8 * ly.B_BYTES)):
+            interpret(s, block, 1)
+        elif s[ly.USE_CODE] and mode & md.TRAP == 0:
             run_code(s, block)
         else:
             interpret(s, block, ly.MAX_INSTRUCTIONS)
         if s[FAULT_VECTOR] != NO_FAULT:
             if after_fault(s):
                 return SHUTDOWN
-        elif trap:
-            raise_debug(s, DR6_BS)
-            if after_fault(s):
+        elif s[STEPPING] | s[PENDING_DEBUG]:
+            if trap(s):
                 return SHUTDOWN

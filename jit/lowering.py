@@ -15,7 +15,7 @@ from pyemu.cpu import primitives as p
 from pyemu.cpu import x87_compute
 from pyemu.cpu.host import CALL_MMIO_READ, CALL_MMIO_WRITE, CALL_PORT_READ, CALL_PORT_WRITE, CALL_SERVICE
 from pyemu.cpu.state import CODE_BITMAP, HOST_CALLS, RAM_BASE
-from pyemu.jit import native, x87
+from pyemu.jit import layout, native, x87
 from pyemu.jit.subset import I8, I64, PTR, VOID, FunctionCompiler, Lowering
 
 
@@ -156,6 +156,11 @@ def _code_page_written(f: FunctionCompiler, args: list[ir.Value]) -> ir.Value:
     return f.b.call(f.owner.declare(blocks.written), args)  # type: ignore[arg-type]
 
 
+def _leave_block(f: FunctionCompiler, args: list[ir.Value]) -> ir.Value:
+    f.b.store(I64(1), f.b.gep(args[0], [I64(layout.KILLED)], source_etype=I64))
+    return I64(0)
+
+
 def _mappings_changed(f: FunctionCompiler, args: list[ir.Value]) -> ir.Value:
     from pyemu.jit import blocks
 
@@ -181,6 +186,7 @@ LOWERINGS: dict[Any, Lowering] = {
     p.port_write: _callback(CALL_PORT_WRITE, 3),
     p.call_service: _callback(CALL_SERVICE, 3),
     p.code_page_flag: _code_page_flag,
+    p.leave_block: _leave_block,
     p.mappings_changed: _mappings_changed,
     p.code_page_written: _code_page_written,
     x87_compute.compute: x87.lower,

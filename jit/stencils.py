@@ -199,6 +199,11 @@ class StencilEmitter(Emitter):
             self.go(where)
 
     # ---- effects -------------------------------------------------------------------------------------------
+    def unlikely(self, condition: Value) -> None:
+        if self.stored:
+            raise NoStencilError
+        self._slow_unless(self.b.xor(condition.payload, I1(1)))
+
     def fault_if(self, condition: Value, vector: int, error: int = 0) -> None:
         known = self._known(condition.payload)
         if known == 0:

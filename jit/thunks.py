@@ -14,13 +14,13 @@ that ends early has not executed.
 from __future__ import annotations
 
 from pyemu.cpu.decode import record as rc
-from pyemu.cpu.state import EXIT_REQUEST, HALTED, ICOUNT, IRQ_PENDING, MODE, NMI_PENDING, RIP
+from pyemu.cpu.state import EXIT_REQUEST, HALTED, ICOUNT, IRQ_PENDING, MODE, NMI_PENDING, PENDING_DEBUG, RIP
 from pyemu.jit import layout as ly
 from pyemu.jit.layout import JUMPED, NEXT
 
 # What the loop looks at between blocks. It takes the interrupt shadow into account too, but that only holds back what
 # waits; and each block checks the budget.
-EVENTS = (EXIT_REQUEST, IRQ_PENDING, NMI_PENDING, HALTED)
+EVENTS = (EXIT_REQUEST, IRQ_PENDING, NMI_PENDING, HALTED, PENDING_DEBUG)
 
 
 def _word(name: str, index: int, base: str = "%s") -> str:

@@ -10,7 +10,7 @@ from pyemu.cpu.instruction import GP, READ, UD, WRITE, Instruction
 from pyemu.cpu.mode import CR4_FSGSBASE
 from pyemu.cpu.ops import Operand, op
 from pyemu.cpu.semantics.rows import stacked
-from pyemu.cpu.state import CR4, DS, ES, FS, GS, ICOUNT, SEG_BASE, SEG_SEL, SHADOW, SS, State
+from pyemu.cpu.state import CR4, DS, ES, FS, GS, ICOUNT, SEG_BASE, SEG_SEL, SHADOW, SS, STACK_SHADOW, State
 from pyemu.cpu.values import Value
 
 MECHANISM: dict[str, Any] = {"ends_block": True}
@@ -23,8 +23,12 @@ def selector(i: Instruction, operand: Operand) -> Value:
 
 
 def shadow_after_stack_load(i: Instruction, number: Value) -> None:
-    """No interrupt after the instruction that follows a load of SS (SDM 3, 6.8.3)."""
-    i.set_state(SHADOW, number.eq(SS).select(i.state(ICOUNT) + 2, i.state(SHADOW)))
+    """Neither interrupt nor debug trap between a load of SS and the next instruction, unless that one is in such a
+    shadow itself (SDM 3, 6.8.3)."""
+    now, before, until = i.state(ICOUNT), i.state(STACK_SHADOW), i.state(ICOUNT) + 2
+    starts = number.eq(SS) & before.ule(now)
+    i.set_state(SHADOW, starts.select(until, i.state(SHADOW)))
+    i.set_state(STACK_SHADOW, starts.select(until, before))
 
 
 # ---- loads and stores of selectors ----------------------------------------------------------------------------

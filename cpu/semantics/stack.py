@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from pyemu.cpu import flag_changes, stack_frames
+from pyemu.cpu import flag_changes, stack_frames, virtual8086
 from pyemu.cpu import flags as fl
 from pyemu.cpu.decode import record as rc
 from pyemu.cpu.instruction import GP, READ, STACK_ACCESS, WRITE, Instruction
 from pyemu.cpu.ops import Operand, op
 from pyemu.cpu.semantics.rows import stacked
-from pyemu.cpu.state import FLAGS, GPR, RBP, RSP
+from pyemu.cpu.state import GPR, RBP, RSP
+from pyemu.cpu.values import Value
 
 
 @stacked("50+r", "Zv")
@@ -72,16 +73,21 @@ def leave(i: Instruction) -> None:
 
 
 # ---- flags ---------------------------------------------------------------------------------------------------
-def _check_virtual_8086(i: Instruction) -> None:
-    """PUSHF and POPF in virtual-8086 mode need IOPL 3 (SDM 3, 20.2.8)."""
-    word = i.state(FLAGS)
-    i.fault_if((word & fl.VM).ne(0) & (word & fl.IOPL).ne(fl.IOPL), GP)
+def _check_virtual_8086(i: Instruction) -> Value:
+    """PUSHF and POPF in virtual-8086 mode need IOPL 3, or for 16 bits VME (SDM 3, 20.2.8): true for the latter."""
+    refused = virtual8086.v86_refused(i)
+    i.unlikely(refused)
+    virtual = refused & virtual8086.extended(i) if i.size == 2 else i.const(0, 1)
+    i.fault_if(refused & ~virtual, GP)
+    return virtual
 
 
 @stacked("9C", flags="r")
 def pushf(i: Instruction) -> None:
-    _check_virtual_8086(i)
-    i.push((fl.image(i) & ~(fl.VM | fl.RF)).trunc(i.width))
+    virtual = _check_virtual_8086(i)
+    word = fl.image(i) & ~(fl.VM | fl.RF)
+    vif = fl.place((word & fl.VIF).ne(0), fl.IF)
+    i.push(virtual.select((word & ~fl.IF) | fl.IOPL | vif, word).trunc(i.width))
 
 
 @stacked("9D", flags="m", ends_block=True)

@@ -10,12 +10,12 @@ from typing import Any
 
 from pyemu.cpu import control_registers as cr
 from pyemu.cpu import cpuid as cpuid_model
-from pyemu.cpu import flag_changes, fxsave, msr, outside, ports, syscalls
+from pyemu.cpu import flag_changes, fxsave, msr, outside, ports, syscalls, virtual8086
 from pyemu.cpu import flags as fl
 from pyemu.cpu.decode import record as rc
 from pyemu.cpu.instruction import GP, READ, WRITE, Instruction
 from pyemu.cpu.ops import Operand, op
-from pyemu.cpu.state import CC_DST, CC_SRC, CPL, FLAGS, HALTED, ICOUNT, RDX, SHADOW, TSC_AUX, State
+from pyemu.cpu.state import CC_DST, CC_SRC, FLAGS, HALTED, ICOUNT, RDX, SHADOW, TSC_AUX, State
 from pyemu.cpu.values import Value
 
 END: dict[str, Any] = {"ends_block": True}
@@ -44,24 +44,26 @@ def out(i: Instruction, port: Operand, src: Operand) -> None:
 
 
 # ---- interrupt flag --------------------------------------------------------------------------------------------
-def _check_iopl(i: Instruction) -> None:
-    """#GP(0) unless CPL <= IOPL; virtual-8086 mode has CPL 3 (SDM 2, CLI)."""
-    i.fault_if(((i.state(FLAGS) >> 12) & 3).ult(i.state(CPL)), GP)
-
-
 @op("FA")
 def cli(i: Instruction) -> None:
-    _check_iopl(i)
-    i.set_state(FLAGS, i.state(FLAGS) & ~fl.IF)
+    """#GP(0) if CPL > IOPL, unless VME or PVI gives the program VIF instead (SDM 2, CLI)."""
+    refused, word = virtual8086.refused(i), i.state(FLAGS)
+    i.unlikely(refused)
+    virtual = refused & virtual8086.virtual(i)
+    i.fault_if(refused & ~virtual, GP)
+    i.set_state(FLAGS, virtual.select(word & ~fl.VIF, word & ~fl.IF))
 
 
 @op("FB", **END)
 def sti(i: Instruction) -> None:
-    """If IF was 0, interrupts stay off for one more instruction."""
-    _check_iopl(i)
-    was_on = (i.state(FLAGS) & fl.IF).ne(0)
-    i.set_state(FLAGS, i.state(FLAGS) | fl.IF)
-    i.set_state(SHADOW, was_on.select(i.state(SHADOW), i.state(ICOUNT) + 2))
+    """As CLI. If IF was 0, interrupts stay off for one more instruction."""
+    refused, word = virtual8086.refused(i), i.state(FLAGS)
+    i.unlikely(refused)
+    virtual = refused & virtual8086.virtual(i)
+    i.fault_if(refused & (~virtual | (word & fl.VIP).ne(0)), GP)
+    was_on = (word & fl.IF).ne(0)
+    i.set_state(FLAGS, word | virtual.select(i.const(fl.VIF, 64), i.const(fl.IF, 64)))
+    i.set_state(SHADOW, (was_on | virtual).select(i.state(SHADOW), i.state(ICOUNT) + 2))
 
 
 @op("F4", **END)

@@ -11,7 +11,7 @@ from pyemu.cpu import far_transfers as ft
 from pyemu.cpu import flags as fl
 from pyemu.cpu import interrupts as it
 from pyemu.cpu import mode
-from pyemu.cpu.faults import DB, DF, GP, NP, TS, raise_fault
+from pyemu.cpu.faults import DF, GP, NP, TS, raise_fault
 from pyemu.cpu.faults import SS as STACK_FAULT
 from pyemu.cpu.state import (
     CPL,
@@ -19,12 +19,12 @@ from pyemu.cpu.state import (
     CS,
     DS,
     ES,
-    FAULT_DR6,
     FAULT_ERROR,
     FAULT_VECTOR,
     FLAGS,
     GPR,
     MODE,
+    PENDING_DEBUG,
     RAX,
     RDI,
     RIP,
@@ -401,5 +401,5 @@ def test_faults_of_the_new_task_are_its_own(twin: Twin) -> None:
 def test_debug_trap_of_a_task(twin: Twin) -> None:
     m = other_task(setup.protected(), trap=1)
     assert twin(ft.far_jump)(m.s, setup.TSS_OTHER_SELECTOR, 0, 4, NEXT) == 0
-    assert (m.s[FAULT_VECTOR], m.s[FAULT_DR6], m.s[RIP]) == (DB, 1 << 15, 0x7777)
+    assert (m.s[PENDING_DEBUG], m.s[RIP]) == (1 << 15, 0x7777)
     check_other(m)

@@ -100,6 +100,7 @@ def test_real_mode_iretd_keeps_the_virtual_flags(twin: Twin) -> None:
     m = setup.real()
     m.put(setup.STACK, "III", 0x1234, 0x100, 0xFFFFFFFF)
     assert twin(it.iret)(m.s, 4, 0) == 0
+    m.s[ICOUNT] += 1  # RF is in force from there
     assert fl.eflags(m.s) == 0x257FD7
     m = setup.real()
     m.put(setup.STACK, "III", 0x12345, 0x100, 2)
@@ -305,6 +306,7 @@ def test_long_mode_from_user_and_back(twin: Twin, make: Callable[[], setup.Machi
     assert m.s[MODE] & mode.CODE64
     m.s[GPR + RSP] += 8
     assert twin(it.iret)(m.s, 8, 0) == 0
+    m.s[ICOUNT] += 1  # RF is in force from there
     assert (m.s[CPL], m.s[RIP], m.s[GPR + RSP], m.s[SEG_SEL + CS]) == (3, setup.CODE, setup.USER_STACK, code)
     assert m.s[SEG_SEL + SS] == setup.USER_DATA
     assert fl.eflags(m.s) == fl.RF | fl.IF | fl.ZF | 2
@@ -425,6 +427,7 @@ def test_flags_that_iret_restores(twin: Twin, make: Callable[[], setup.Machine],
     m.s[FLAGS] = 2 | iopl << 12
     m.put(m.s[GPR + RSP], "5Q", 0x10, m.s[SEG_SEL + CS], M64, 0x8000, m.s[SEG_SEL + SS])
     assert twin(it.iret)(m.s, 8, 0) == 0
+    m.s[ICOUNT] += 1  # RF is in force from there
     assert fl.eflags(m.s) == expected | iopl << 12
 
 

@@ -398,9 +398,10 @@ def test_mmu_index(twin: Twin) -> None:
     m.s[FLAGS] |= 1 << 18
     update(m.s)
     assert m.s[MMU] == mode.MMU_SUPERVISOR_USER_PAGES
-    assert not m.s[MODE] & mode.ALIGN_CHECK
     m.s[CPL] = 3
     m.s[CR0] |= mode.CR0_AM
     update(m.s)
+    assert m.s[MMU] == mode.MMU_USER_ALIGNED
+    m.s[FLAGS] &= ~(1 << 18)
+    update(m.s)
     assert m.s[MMU] == mode.MMU_USER
-    assert m.s[MODE] & mode.ALIGN_CHECK

@@ -17,6 +17,7 @@ PRIVATE = {
     "host_calls", "code_bitmap", "record", "fetch_rip", "fetch_phys", "fetch_phys2", "fetch_fault", "walk_phys",
     "walk_rights", "frame", "fault_error", "fault_cr2", "fault_dr6", "exit_reason", "exit_info", "tlb",
     "tlb_misses", "tlb_log", "tlb_log_count", "large_low", "large_high", "local_high_code", "x87_operand", "x87_result",
+    "stepping", "aligned_clean",
 }  # fmt: skip
 
 
