@@ -305,7 +305,8 @@ def repeat(s: State, kind: int, packed: int, size: int, mask: int) -> int:
                 break
         if (done >= allowed or s[EXIT_REQUEST] or s[PENDING_DEBUG]) and s[GPR + RCX] & mask:
             account(s, done - 1)
-            debug.set_resume(s, s[ICOUNT] + 1)  # whatever comes between two iterations finds RF set (SDM 3, 18.3.1.1)
+            if s[PENDING_DEBUG] == 0 and s[MODE] & mode.TRAP == 0:
+                debug.set_resume(s, s[ICOUNT] + 1)  # an interrupt finds RF set (SDM 3, 18.3.1.1); a trap doesn't (Zen 4)
             s[VALUE] = 1
             return 0
     if done > 1:

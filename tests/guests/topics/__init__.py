@@ -15,6 +15,7 @@ from tests.guests.topics.program import Program
 TOPICS = (
     "apic",
     "control",
+    "debug",
     "exceptions",
     "gates",
     "paging",

@@ -12,6 +12,12 @@ LIMITS = "SDM 3, 5.3: offsets beyond the segment's limit, and uses of a null seg
 PUSHED_RF = "SDM 3, 17.3.1.1: RF is set in the flags that a fault pushes"
 NOT_ON_QEMU = {"x2apic": "QEMU 7.2's TCG has neither x2APIC nor the TSC deadline"}  # topics that say nothing there
 KNOWN: dict[str, str] = {
+    "debug.unaligned_address": "SDM 3, 18.2.5: the low bits of an address that the length spans don't count",
+    "debug.two": "SDM 3, 18.2.3: every breakpoint that is met sets its bit",
+    "debug.instruction_after_ss": "SDM 3, 6.8.3: a breakpoint behind MOV SS counts as little as under RF",
+    "debug.detect": "SDM 3, 18.3.1.3: DR7.GD makes any access to a debug register a fault",
+    "debug.data_of_ss": "SDM 3, 6.8.3: traps of MOV SS wait for the end of the next instruction",
+    "debug.icebp": "SDM 3, 18.3.1.6: INT1 is there, and raises #DB",
     "control.cr0_*": "SDM 2, MOV to CR0: bits 63 to 32 and NW without CD are #GP(0), other reserved bits read as 0",
     "control.cr3_*": "SDM 2, MOV to CR3: reserved bits are #GP(0). QEMU does not survive them",
     "control.cr4_bit*": "SDM 2, MOV to CR4: reserved bits are #GP(0). QEMU does not survive them",
