@@ -306,7 +306,7 @@ def repeat(s: State, kind: int, packed: int, size: int, mask: int) -> int:
         if (done >= allowed or s[EXIT_REQUEST] or s[PENDING_DEBUG]) and s[GPR + RCX] & mask:
             account(s, done - 1)
             if s[PENDING_DEBUG] == 0 and s[MODE] & mode.TRAP == 0:
-                debug.set_resume(s, s[ICOUNT] + 1)  # an interrupt finds RF set (SDM 3, 18.3.1.1); a trap doesn't (Zen 4)
+                debug.set_resume(s, s[ICOUNT] + 1)  # for an interrupt (SDM 3, 18.3.1.1); a trap finds none on Zen 4
             s[VALUE] = 1
             return 0
     if done > 1:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from pyemu.cpu import far_transfers, flag_changes, interrupts
+from pyemu.cpu import iret as return_from_interrupt
 from pyemu.cpu.decode import record as rc
 from pyemu.cpu.faults import BP, BR, DB
 from pyemu.cpu.instruction import GP, READ, UD, Instruction
@@ -132,7 +133,7 @@ def retf(i: Instruction, *release: Operand) -> None:
 
 @op("CF", sizes=(2, 4, 8), flags="m", **FAR)
 def iret(i: Instruction) -> None:
-    i.call(interrupts.iret, i.size, i.next_rip())
+    i.call(return_from_interrupt.iret, i.size, i.next_rip())
     i.jump(i.value())
 
 

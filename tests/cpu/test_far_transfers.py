@@ -10,6 +10,7 @@ import pytest
 from pyemu.cpu import far_transfers as ft
 from pyemu.cpu import flags as fl
 from pyemu.cpu import interrupts as it
+from pyemu.cpu import iret as ir
 from pyemu.cpu import mode
 from pyemu.cpu.faults import DF, GP, NP, TS, raise_fault
 from pyemu.cpu.faults import SS as STACK_FAULT
@@ -324,7 +325,7 @@ def test_call_a_task_and_return(twin: Twin) -> None:
     assert fl.eflags(m.s) == fl.NT | fl.IF | fl.CF | 2
     assert busy(m, setup.TSS_SELECTOR)
     assert m.get(setup.TSS_OTHER, "H") == (setup.TSS_SELECTOR,)
-    assert twin(it.iret)(m.s, 4, 0x7778) == 0
+    assert twin(ir.iret)(m.s, 4, 0x7778) == 0
     assert (m.s[RIP], m.s[CPL], m.s[GPR + RSP], m.s[TR_SEL]) == (NEXT, 3, setup.USER_STACK, setup.TSS_SELECTOR)
     assert m.selectors() == setup.protected_user().selectors()
     assert not busy(m, setup.TSS_OTHER_SELECTOR)

@@ -9,6 +9,7 @@ import pytest
 
 from pyemu.cpu import flags as fl
 from pyemu.cpu import interrupts as it
+from pyemu.cpu import iret as ir
 from pyemu.cpu import mode
 from pyemu.cpu.faults import AC, BP, DB, DE, DF, GP, NMI, NP, PF, TS, UD, raise_debug, raise_fault, raise_page_fault
 from pyemu.cpu.faults import SS as STACK_FAULT
@@ -74,7 +75,7 @@ def test_real_mode_interrupt_and_return(twin: Twin) -> None:
     assert m.s[GPR + RSP] == setup.STACK - 6
     assert fl.eflags(m.s) == fl.CF | 2
     assert not m.s[MODE] & mode.TRAP
-    assert twin(it.iret)(m.s, 2, 0) == 0
+    assert twin(ir.iret)(m.s, 2, 0) == 0
     assert (m.s[SEG_SEL + CS], m.s[RIP], m.s[GPR + RSP]) == (0, NEXT, setup.STACK)
     assert fl.eflags(m.s) == fl.IF | fl.TF | fl.CF | 2
     assert m.s[MODE] & mode.TRAP
@@ -99,12 +100,12 @@ def test_real_mode_push_across_the_segment_end(twin: Twin) -> None:
 def test_real_mode_iretd_keeps_the_virtual_flags(twin: Twin) -> None:
     m = setup.real()
     m.put(setup.STACK, "III", 0x1234, 0x100, 0xFFFFFFFF)
-    assert twin(it.iret)(m.s, 4, 0) == 0
+    assert twin(ir.iret)(m.s, 4, 0) == 0
     m.s[ICOUNT] += 1  # RF is in force from there
     assert fl.eflags(m.s) == 0x257FD7
     m = setup.real()
     m.put(setup.STACK, "III", 0x12345, 0x100, 2)
-    assert twin(it.iret)(m.s, 4, 0) == 1
+    assert twin(ir.iret)(m.s, 4, 0) == 1
     assert fault(m) == (GP, 0)
 
 
@@ -127,7 +128,7 @@ def test_inner_privilege_switches_stacks(twin: Twin) -> None:
     assert m.s[SEG_SEL + DS] == setup.USER_DATA
     assert m.s[FLAGS] == 2
     assert m.s[GPR + RSP] == setup.INNER_STACK - 20
-    assert twin(it.iret)(m.s, 4, 0) == 0
+    assert twin(ir.iret)(m.s, 4, 0) == 0
     assert (m.s[CPL], m.s[RIP], m.s[GPR + RSP]) == (3, setup.CODE, setup.USER_STACK)
     assert fl.eflags(m.s) == fl.IF | fl.NT | 2
     assert m.s[SEG_SEL + SS] == setup.USER_DATA
@@ -138,7 +139,7 @@ def test_return_to_outer_level_drops_inner_segments(twin: Twin) -> None:
     m.load(ES, setup.USER_DATA)
     m.load(FS, setup.CONFORMING32)
     m.put(setup.STACK, "IIIII", 0x1111, setup.USER_CODE32, 2, setup.USER_STACK, setup.USER_DATA)
-    assert twin(it.iret)(m.s, 4, 0) == 0
+    assert twin(ir.iret)(m.s, 4, 0) == 0
     assert m.selectors() == [setup.USER_DATA, setup.USER_CODE32, setup.USER_DATA, 0, setup.CONFORMING32, 0]
     assert m.s[SEG_ATTR + DS] & 1 << 16
 
@@ -242,7 +243,7 @@ def test_virtual_8086_mode_there_and_back(twin: Twin) -> None:
     assert (m.s[CPL], m.s[FLAGS] & fl.VM) == (0, 0)
     assert m.selectors() == [0, setup.CODE32, setup.DATA, 0, 0, 0]
     assert m.s[SEG_ATTR + DS] & 1 << 16
-    assert twin(it.iret)(m.s, 4, 0) == 0
+    assert twin(ir.iret)(m.s, 4, 0) == 0
     assert m.selectors() == [0x111, 0, 0, 0x222, 0x333, 0x444]
     assert (m.s[CPL], m.s[RIP], m.s[GPR + RSP], m.s[FLAGS]) == (3, setup.CODE, 0x8000, image)
     assert m.s[SEG_BASE + GS] == 0x4440
@@ -272,11 +273,11 @@ def test_virtual_8086_handler_must_be_at_privilege_0(twin: Twin) -> None:
 def test_virtual_8086_iret(twin: Twin) -> None:
     m = setup.v86(iopl=3)
     m.put(setup.USER_STACK, "HHH", 0x10, 0x200, fl.IF | fl.CF)
-    assert twin(it.iret)(m.s, 2, 0) == 0
+    assert twin(ir.iret)(m.s, 2, 0) == 0
     assert (m.s[SEG_BASE + CS], m.s[RIP]) == (0x2000, 0x10)
     assert fl.eflags(m.s) == fl.VM | fl.IOPL | fl.IF | fl.CF | 2  # IOPL stays
     m = setup.v86(iopl=0)
-    assert twin(it.iret)(m.s, 2, 0) == 1
+    assert twin(ir.iret)(m.s, 2, 0) == 1
     assert fault(m) == (GP, 0)
 
 
@@ -305,7 +306,7 @@ def test_long_mode_from_user_and_back(twin: Twin, make: Callable[[], setup.Machi
     assert m.s[SEG_ATTR + SS] & 1 << 16
     assert m.s[MODE] & mode.CODE64
     m.s[GPR + RSP] += 8
-    assert twin(it.iret)(m.s, 8, 0) == 0
+    assert twin(ir.iret)(m.s, 8, 0) == 0
     m.s[ICOUNT] += 1  # RF is in force from there
     assert (m.s[CPL], m.s[RIP], m.s[GPR + RSP], m.s[SEG_SEL + CS]) == (3, setup.CODE, setup.USER_STACK, code)
     assert m.s[SEG_SEL + SS] == setup.USER_DATA
@@ -366,7 +367,7 @@ def test_nothing_is_pushed_if_a_page_of_the_frame_is_missing(twin: Twin) -> None
 def test_iretq_to_a_null_stack_segment(twin: Twin) -> None:
     m = setup.long()
     m.put(setup.STACK, "5Q", 0x1234, setup.CODE64, 2, 0x8888, 0)
-    assert twin(it.iret)(m.s, 8, 0) == 0
+    assert twin(ir.iret)(m.s, 8, 0) == 0
     assert (m.s[RIP], m.s[GPR + RSP], m.s[SEG_SEL + SS]) == (0x1234, 0x8888, 0)
 
 
@@ -389,7 +390,7 @@ def test_checks_of_iretq(twin: Twin, frame: tuple[int, ...], expected: tuple[int
     m = setup.long()
     m.put(setup.STACK, "5Q", *frame)
     m.s[NMI_BLOCKED] = 1
-    assert twin(it.iret)(m.s, 8, 0) == 1
+    assert twin(ir.iret)(m.s, 8, 0) == 1
     assert fault(m) == expected
     assert (m.s[RIP], m.s[GPR + RSP], m.s[SEG_SEL + CS]) == (setup.CODE, setup.STACK, setup.CODE64)
     assert m.s[NMI_BLOCKED] == 0
@@ -398,19 +399,19 @@ def test_checks_of_iretq(twin: Twin, frame: tuple[int, ...], expected: tuple[int
 def test_iretq_at_cpl_3_cannot_reach_inwards(twin: Twin) -> None:
     m = setup.long_user()
     m.put(setup.USER_STACK, "5Q", 0, setup.CODE64, 2, 0, setup.DATA)
-    assert twin(it.iret)(m.s, 8, 0) == 1
+    assert twin(ir.iret)(m.s, 8, 0) == 1
     assert fault(m) == (GP, setup.CODE64)
     m.put(setup.PT + 8 * (setup.USER_STACK >> 12), "Q", setup.USER_STACK | 3)
     m = setup.long_user()
     m.put(setup.PT + 8 * (setup.USER_STACK >> 12), "Q", setup.USER_STACK | 3)  # a supervisor page
-    assert twin(it.iret)(m.s, 8, 0) == 1
+    assert twin(ir.iret)(m.s, 8, 0) == 1
     assert fault(m) == (PF, 5)
 
 
 def test_nested_task_flag_in_long_mode(twin: Twin) -> None:
     m = setup.long()
     m.s[FLAGS] |= fl.NT
-    assert twin(it.iret)(m.s, 8, 0) == 1
+    assert twin(ir.iret)(m.s, 8, 0) == 1
     assert fault(m) == (GP, 0)
 
 
@@ -426,7 +427,7 @@ def test_flags_that_iret_restores(twin: Twin, make: Callable[[], setup.Machine],
     m = make()
     m.s[FLAGS] = 2 | iopl << 12
     m.put(m.s[GPR + RSP], "5Q", 0x10, m.s[SEG_SEL + CS], M64, 0x8000, m.s[SEG_SEL + SS])
-    assert twin(it.iret)(m.s, 8, 0) == 0
+    assert twin(ir.iret)(m.s, 8, 0) == 0
     m.s[ICOUNT] += 1  # RF is in force from there
     assert fl.eflags(m.s) == expected | iopl << 12
 
@@ -569,7 +570,7 @@ def test_nmi_blocks_nmis_until_iret(twin: Twin) -> None:
     assert (m.s[RIP], m.s[NMI_PENDING], m.s[NMI_BLOCKED]) == (handler(NMI), 0, 1)
     m.s[NMI_PENDING] = 1
     assert twin(it.take_interrupts)(m.s) == 0
-    assert twin(it.iret)(m.s, 8, 0) == 0
+    assert twin(ir.iret)(m.s, 8, 0) == 0
     assert twin(it.take_interrupts)(m.s) == it.DELIVERED
 
 

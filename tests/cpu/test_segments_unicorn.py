@@ -18,7 +18,7 @@ import pytest
 from pyemu.cpu import descriptors as ds
 from pyemu.cpu import far_transfers as ft
 from pyemu.cpu import flags as fl
-from pyemu.cpu import interrupts as it
+from pyemu.cpu import iret as ir
 from pyemu.cpu import segments
 from pyemu.cpu.faults import DF, GP
 from pyemu.cpu.state import CPL, FAULT_ERROR, FAULT_VECTOR, GPR, RAX, RIP, RSP, VALUE
@@ -198,7 +198,7 @@ def random_case(r: random.Random, m: setup.Machine, long: bool) -> tuple[Case, i
         case _:
             image = r.getrandbits(22) & ~(fl.NT | fl.VM | fl.TF | fl.VIF | fl.VIP) | 2
             m.put(rsp, "5" + letter, offset, selector, image, 0x8080, stack)
-            return Case("iret", prefix + b"\xcf", lambda: it.iret(s, size, 0), jumps=True), selector
+            return Case("iret", prefix + b"\xcf", lambda: ir.iret(s, size, 0), jumps=True), selector
 
 
 def ours(m: setup.Machine, case: Case) -> Outcome:
