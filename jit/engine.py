@@ -89,7 +89,7 @@ class Engine:
         self.code = hostmem.CodeCache(CODE_SIZE)
         self.jump_cache = hostmem.Array(ly.JUMP_CACHE_BYTES)
         self.jump_cache.map[: ly.JUMP_LOG] = b"\xff" * ly.JUMP_LOG  # JUMP_EMPTY
-        self.stencils = hostmem.Array(len(image.stencils))
+        self.stencils = hostmem.Array(len(image.stencils), low=True)
         self.stencils.map[: len(image.stencils)] = image.stencils
         self.forms = hostmem.Array(len(image.forms))
         self.forms.map[: len(image.forms)] = image.forms

@@ -3,6 +3,7 @@
     stencil entry  16 bytes: code offset, code length, relocation offset, relocation count (32 bits each)
     relocation     16 bytes: offset (32), type (16), hole (16), addend (64)
     form entry      8 bytes: stencil, stencil without flag writes (16 each, 0 for none), facts (32)
+    constants      the pieces of memory that stencils refer to
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import struct
 
 from pyemu.cpu.ops import Form
-from pyemu.jit.stencils import DEAD, HELPERS, HOLE, Stencil
+from pyemu.jit.stencils import ALIGNMENT, DEAD, HELPERS, HOLE, Stencil
 
 STENCIL_SIZE, RELOCATION_SIZE, FORM_ENTRY = 16, 16, 8
 
@@ -25,7 +26,7 @@ E_BASE, E_INDEX, E_BASE_INDEX, E_CONSTANT, E_SEGMENT = (
 (
     H_REG, H_RM, H_OP, H_BASE, H_INDEX, H_SEGMENT, H_SCALE, H_DISP, H_IMM, H_IMM32, H_IMM64, H_DISP64, H_RIP, H_NEXT,
     H_COUNT, H_RECORD, H_RESUME, H_TLB, H_SLOT, H_SLOT_NEXT, H_SLOW, H_CONT, H_EXEC, H_LEAVE, H_UNLINKED,
-    H_PROCEED,
+    H_PROCEED, H_CONSTANTS,
 ) = HOLE.values()  # fmt: skip
 
 # Facts about a form.
@@ -68,10 +69,20 @@ def serialise(stencils: dict[str, Stencil], forms: list[Form]) -> tuple[bytes, b
     base = STENCIL_SIZE * (len(order) + 1)
     total = sum(len(stencils[name].relocations) for name in order)
     code_base = base + RELOCATION_SIZE * total
+    constants_base = code_base + sum(len(stencils[name].code) for name in order)
+    constants_base += -constants_base % ALIGNMENT
+    pools: dict[bytes, int] = {b"": 0}  # offset of each piece of constants, which several stencils may share
+    constants = bytearray()
     for name in order:
         stencil = stencils[name]
         where = base + len(relocations)
+        if stencil.constants not in pools:
+            constants += bytes(-len(constants) % ALIGNMENT)
+            pools[stencil.constants] = constants_base + len(constants)
+            constants += stencil.constants
         for offset, kind, hole, addend in stencil.relocations:
+            if hole == H_CONSTANTS:
+                addend += pools[stencil.constants]
             relocations += struct.pack("<IHHq", offset, kind, hole, addend)
         entries.append(
             struct.pack("<4I", code_base + len(code), len(stencil.code), where, len(stencil.relocations))
@@ -82,4 +93,5 @@ def serialise(stencils: dict[str, Stencil], forms: list[Form]) -> tuple[bytes, b
         live = number.get(form.name, 0)
         dead = number.get(form.name + DEAD, live)
         table += struct.pack("<HHI", live, dead, facts(form, stencils.get(form.name)))
-    return b"".join(entries) + relocations + code, bytes(table)
+    code += bytes(constants_base - code_base - len(code))
+    return b"".join(entries) + relocations + code + constants, bytes(table)

@@ -37,7 +37,7 @@ STENCIL_TYPE = ir.FunctionType(VOID, [PTR, I64, I64, I64])
 HOLES = (
     "reg", "rm", "op", "base", "index", "segment", "scale", "disp", "imm", "imm32", "imm64", "disp64", "rip", "next",
     "count", "record", "resume", "tlb", "slot", "slot_next",
-    "slow", "cont", "exec", "leave", "unlinked", "proceed",
+    "slow", "cont", "exec", "leave", "unlinked", "proceed", "constants",
 )  # fmt: skip
 HOLE = {name: number for number, name in enumerate(HOLES)}
 DEAD = ":dead"  # ends the name of a stencil that leaves out its flag writes
@@ -483,18 +483,26 @@ def finish(text: str) -> str:
     return "\n".join(lines) + METADATA
 
 
+Relocations = list[tuple[int, int, int, int]]
+ALIGNMENT = 64
+LONGEST = 640  # bytes of code; 64 such in a block, with their stubs, stay within translator.MARGIN
+
+
 @dataclass
 class Stencil:
-    """Machine code and its holes: (offset, relocation type, hole number, addend)."""
+    """Machine code, its holes: (offset, relocation type, hole number, addend), and the constants that it refers to, at
+    an address that is a multiple of ALIGNMENT."""
 
     code: bytes
-    relocations: list[tuple[int, int, int, int]]
+    relocations: Relocations
+    constants: bytes = b""
 
 
 def extract(data: bytes, names: list[str]) -> dict[str, Stencil]:
-    """Cut an object file into stencils. One that needs constants in memory or doesn't fall through is left out: that
-    form runs by its handler (tests say which forms must have one)."""
+    """Cut an object file into stencils, without those that cut() refuses: those forms run by their handlers (tests say
+    which must have a stencil)."""
     parsed = elf.parse(data)
+    constants, places = pool(parsed)
     result: dict[str, Stencil] = {}
     for name in names:
         symbol = parsed.symbols[name]
@@ -505,22 +513,38 @@ def extract(data: bytes, names: list[str]) -> dict[str, Stencil]:
             at = r.offset - symbol.value
             if not 0 <= at < symbol.size:
                 continue
-            if not r.symbol.startswith("hole_"):
-                break  # a constant in memory: this form runs by its handler
-            relocations.append((at, r.kind, HOLE[r.symbol.removeprefix("hole_")], r.addend))
+            if r.symbol.startswith("hole_"):
+                relocations.append((at, r.kind, HOLE[r.symbol.removeprefix("hole_")], r.addend))
+            elif r.section in places:
+                relocations.append((at, r.kind, HOLE["constants"], places[r.section] + r.value + r.addend))
+            else:
+                break  # a jump table
         else:
             if (stencil := cut(code, relocations)) is not None:
-                result[name] = stencil
+                uses = any(number == HOLE["constants"] for _, _, number, _ in relocations)
+                result[name] = Stencil(*stencil, constants if uses else b"")
     return result
 
 
-def cut(code: bytes, relocations: list[tuple[int, int, int, int]]) -> Stencil | None:
-    """Strip the final `jmp cont`; None if LLVM continues from elsewhere, so that the hot path doesn't fall through."""
+def pool(parsed: elf.Object) -> tuple[bytes, dict[int, int]]:
+    """The constants of an object in one piece, and where in it each section with constants is."""
+    data, places = bytearray(), dict[int, int]()
+    for number, section in parsed.sections.items():
+        if section.name.startswith(".rodata") and not section.relocations:
+            data += bytes(-len(data) % ALIGNMENT)
+            places[number] = len(data)
+            data += section.data
+    return bytes(data), places
+
+
+def cut(code: bytes, relocations: Relocations) -> tuple[bytes, Relocations] | None:
+    """Strip the final `jmp cont`; None if LLVM continues from elsewhere, so that the hot path doesn't fall through, or
+    if it is so long that copying it would be a waste."""
     last = len(code) - 4
     final = (last, elf.R_PLT32, HOLE["cont"], -4)
     if final in relocations and code[last - 1] == 0xE9:
         relocations.remove(final)
         code = code[: last - 1]
-    if any(number == HOLE["cont"] for _, _, number, _ in relocations):
+    if any(number == HOLE["cont"] for _, _, number, _ in relocations) or len(code) > LONGEST:
         return None
-    return Stencil(code, relocations)
+    return code, relocations

@@ -27,6 +27,7 @@ from pyemu.jit.stencil_table import (
     FORM_ENTRY,
     GOTO,
     H_BASE,
+    H_CONSTANTS,
     H_CONT,
     H_COUNT,
     H_DISP,
@@ -254,6 +255,7 @@ def translate(s: State, block: int) -> int:
     hole(s, H_LEAVE, s[ly.THUNK_LEAVE])
     hole(s, H_UNLINKED, s[ly.THUNK_UNLINKED])
     hole(s, H_PROCEED, s[ly.THUNK_PROCEED])
+    hole(s, H_CONSTANTS, s[ly.STENCILS])
     hole(s, H_TLB, 8 * (TLB + s[MMU] * TLB_ENTRIES * TLB_ENTRY_WORDS))
     hole(s, H_COUNT, count)
     hole(s, H_NEXT, peek64(block + 8 * ly.B_RIP))
