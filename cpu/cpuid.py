@@ -14,6 +14,7 @@ APM 3, appendix E.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from pyemu.cpu import features, physical
 from pyemu.cpu.features import EAX as _EAX
@@ -21,7 +22,7 @@ from pyemu.cpu.features import EBX as _EBX
 from pyemu.cpu.features import ECX as _ECX
 from pyemu.cpu.features import EDX as _EDX
 from pyemu.cpu.features import FEATURES
-from pyemu.cpu.models import AMD, DEFAULT_MODEL, HYGON, MODELS, Model, model
+from pyemu.cpu.models import AMD, DEFAULT_MODEL, HYGON, MODELS, VENDORS, Model, model
 from pyemu.cpu.primitives import call_service, service
 from pyemu.cpu.state import (
     APIC_ID,
@@ -60,6 +61,8 @@ _CR4_FEATURES = {
 _CR4_ALWAYS = 1 << 6 | 1 << 8  # MCE, PCE
 _CR4_OSXSAVE, _CR4_PKE = 1 << 18, 1 << 22
 
+_VENDOR_SHIFT = 16  # in State's CPUID_MODEL: above the number of the model
+
 Leaf = tuple[int, int, int, int]
 
 
@@ -68,7 +71,8 @@ def configure(s: State, chosen: Model | None = None, announced: Iterable[str] | 
     implemented ones of the model."""
     chosen = chosen or model(DEFAULT_MODEL)
     names = features.closed(chosen.features & features.IMPLEMENTED if announced is None else announced)
-    s[CPUID_MODEL] = MODELS.index(chosen)
+    number = next(n for n, known in enumerate(MODELS) if known.name == chosen.name)
+    s[CPUID_MODEL] = VENDORS.index(chosen.vendor) << _VENDOR_SHIFT | number
     for n, word in enumerate(features.bitmap(names)):
         s[CPU_FEATURES + n] = word
     s[CR4_ALLOWED] = _CR4_ALWAYS | sum(bits for name, bits in _CR4_FEATURES.items() if name in names)
@@ -78,7 +82,9 @@ def configure(s: State, chosen: Model | None = None, announced: Iterable[str] | 
 
 def model_of(s: State) -> Model:
     """The model of a processor."""
-    return MODELS[s[CPUID_MODEL]]
+    known = MODELS[s[CPUID_MODEL] & (1 << _VENDOR_SHIFT) - 1]
+    vendor = VENDORS[s[CPUID_MODEL] >> _VENDOR_SHIFT]
+    return known if known.vendor == vendor else replace(known, vendor=vendor)
 
 
 def announces(s: State, feature: str) -> bool:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pyemu.cpu.features import IMPLEMENTED
 
 AMD, INTEL, HYGON = "AuthenticAMD", "GenuineIntel", "HygonGenuine"
+VENDORS = AMD, INTEL, HYGON  # of all models, and what -cpu vendor= takes
 
 
 @dataclass(frozen=True)

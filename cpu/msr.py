@@ -51,7 +51,7 @@ from pyemu.cpu.state import (
 )
 
 # Architectural registers
-IA32_TSC_ADJUST = 0x3B
+IA32_TSC_ADJUST, IA32_MCG_CAP = 0x3B, 0x179
 IA32_TSC, IA32_APIC_BASE, IA32_PLATFORM_ID, IA32_BIOS_SIGN_ID = 0x10, 0x1B, 0x17, 0x8B
 IA32_MTRRCAP, IA32_MTRR_PHYSBASE0, IA32_MTRR_DEF_TYPE = 0xFE, 0x200, 0x2FF
 IA32_SYSENTER_CS, IA32_SYSENTER_ESP, IA32_SYSENTER_EIP = 0x174, 0x175, 0x176
@@ -73,7 +73,8 @@ MTRRCAP = VARIABLE_MTRRS | 1 << 8 | 1 << 10  # fixed ranges, write combining
 MTRR_DEF_BITS = 0xCFF  # E, FE, type
 MTRR_MASK_VALID = 1 << 11
 EFER_FEATURES = {"syscall": EFER_SCE, "lm": EFER_LME, "nx": EFER_NXE}  # without any of them there is no EFER
-MISC_FAST_STRINGS, MISC_BITS = 1, 1 << 0 | 1 << 3 | 1 << 7 | 1 << 11 | 1 << 12 | 1 << 18 | 1 << 22 | 1 << 23
+MISC_FAST_STRINGS = 1
+MISC_BITS = sum(1 << bit for bit in (0, 3, 7, 11, 12, 16, 18, 22, 23, 34))  # kept, without an effect (SDM 4, table 2-2)
 DEBUGCTL_BITS = 1 << 0 | 1 << 1  # LBR, BTF
 UNCACHEABLE, WRITE_BACK = 0, 6
 MEMORY_TYPES = frozenset((UNCACHEABLE, 1, 4, 5, WRITE_BACK))  # UC WC WT WP WB (SDM 3, table 12-2)
@@ -106,6 +107,7 @@ REGISTERS: dict[int, Plain | Fixed] = {
     IA32_PLATFORM_ID: Fixed(0, ignores_writes=False),
     IA32_BIOS_SIGN_ID: Fixed(0),  # no microcode; written with 0 before it is read
     IA32_MTRRCAP: Fixed(MTRRCAP, ignores_writes=False),
+    IA32_MCG_CAP: Fixed(0, ignores_writes=False),  # no banks; some read it without asking CPUID for MCA
     IA32_SYSENTER_CS: Plain(SYSENTER_CS, M32),
     IA32_SYSENTER_ESP: Plain(SYSENTER_ESP, canonical=True),
     IA32_SYSENTER_EIP: Plain(SYSENTER_EIP, canonical=True),

@@ -14,6 +14,7 @@ from typing import Protocol, cast
 from pyemu.bus import MmioBus, PortBus
 from pyemu.clock import Clock, tsc_to_ns
 from pyemu.config import DebugExit as DebugExitConfig
+from pyemu.devices import pc_testdev
 from pyemu.devices.acpi_pm import PM_WINDOW, AcpiPm, ResetControl, SmiCommandPorts
 from pyemu.devices.apic import Apic
 from pyemu.devices.apic_bus import ApicBus
@@ -86,6 +87,7 @@ class Board:
         log: Log,
         serial_ports: Sequence[SerialPort],
         debug_exit: DebugExitConfig | None,
+        testdev: bool,
         debugcon: CharBackend | None,
         debugcon_port: int,
         machine: str,
@@ -114,6 +116,8 @@ class Board:
         self._wire_pci(clock, machine)
         self._wire_keyboard()
         self._wire_debug(debug_exit, debugcon, debugcon_port)
+        if testdev:
+            self._wire_testdev()
         self._wire_fw_cfg(ram)
         self._resettable: list[_Resettable] = [
             self.pic, self.ioapic, self.apic, self.coprocessor, self.pit, self.rtc, self.hpet, self.pm,
@@ -251,6 +255,21 @@ class Board:
             # A guest's wider write than the ports is refused as one, and then arrives in pieces, lowest first.
             widest = 1 << min(2, debug_exit.iosize.bit_length() - 1)
             self.ports.claim(debug_exit.iobase, debug_exit.iosize, device, widest=widest, name="isa-debug-exit")
+
+    def _wire_testdev(self) -> None:
+        """QEMU's pc-testdev. The console, if it is there, keeps its port among the storage's."""
+        storage = pc_testdev.Storage(pc_testdev.STORAGE_PORTS)
+        lines = [line.input() for line in self._isa]
+        lines += [self.ioapic.line(pin) for pin in range(len(lines), pc_testdev.LINES)]
+        self.ports.claim(pc_testdev.STORAGE_PORT, pc_testdev.STORAGE_PORTS, storage, widest=4, name="pc-testdev")
+        flush = pc_testdev.FlushPort()
+        self.ports.claim(pc_testdev.FLUSH_PORT, pc_testdev.FLUSH_PORTS, flush, widest=4, name="pc-testdev")
+        for port in range(pc_testdev.BYTES_PORT, pc_testdev.BYTES_PORT + pc_testdev.STORAGE_PORTS):
+            if self.ports.name(port) == "unclaimed":
+                self.ports.claim(port, 1, storage, name="pc-testdev", origin=pc_testdev.BYTES_PORT)
+        self.ports.claim(pc_testdev.LINES_PORT, pc_testdev.LINES, pc_testdev.LinePorts(lines), name="pc-testdev")
+        memory = pc_testdev.Storage(pc_testdev.MEMORY_SIZE)
+        self.mmio.claim(pc_testdev.MEMORY_BASE, pc_testdev.MEMORY_SIZE, memory, widest=8, name="pc-testdev")
 
     # ---- what guests can move ------------------------------------------------------------------------------
 

@@ -74,7 +74,7 @@ OPTIONS = (
     Option(
         ("device",),
         "DEVICE",
-        "isa-debug-exit[,iobase=PORT][,iosize=N], isa-debugcon,chardev=ID[,iobase=PORT]",
+        "isa-debug-exit[,iobase=PORT][,iosize=N], isa-debugcon,chardev=ID[,iobase=PORT], pc-testdev",
         repeats=True,
     ),
     Option(("global",), "NAME=VALUE", "isa-debugcon.iobase=PORT: another port than 0xe9", repeats=True),
@@ -200,6 +200,7 @@ class _Devices:
     """What -device, -debugcon, -global and -chardev come to."""
 
     debug_exit: DebugExit | None
+    testdev: bool
     debugcon: str | None
     debugcon_port: int
 
@@ -213,11 +214,14 @@ def _devices(options: Arguments) -> _Devices:
         port = _integer(value, name, 0, 0xFFFF)
     chardevs = _chardevs(options.all("chardev"))
     exits: list[DebugExit] = []
+    testdevs = 0
     consoles = [(text, port) for text in [options.get("debugcon")] if text is not None]
     for text in options.all("device"):
         name, _, rest = text.partition(",")
         if name == "isa-debug-exit":
             exits.append(_debug_exit(rest))
+        elif name == "pc-testdev" and not rest:
+            testdevs += 1
         elif name == "isa-debugcon":
             values = _properties(rest, name, {"iobase": "iobase", "chardev": "chardev"}) if rest else {}
             chardev = chardevs.get(values.get("chardev", ""))
@@ -225,12 +229,12 @@ def _devices(options: Arguments) -> _Devices:
                 raise UsageError(f"-device {text}: needs chardev=ID of a -chardev")
             consoles.append((chardev, _integer(values.get("iobase", hex(port)), "iobase", 0, 0xFFFF)))
         else:
-            raise UsageError(f"-device: unknown device '{name}' (known: isa-debug-exit, isa-debugcon)")
-    for what, count in (("isa-debug-exit", len(exits)), ("isa-debugcon", len(consoles))):
+            raise UsageError(f"-device: unknown device '{name}' (known: isa-debug-exit, isa-debugcon, pc-testdev)")
+    for what, count in (("isa-debug-exit", len(exits)), ("isa-debugcon", len(consoles)), ("pc-testdev", testdevs)):
         if count > 1:
             raise UsageError(f"only one {what}")
     debugcon, port = consoles[0] if consoles else (None, port)
-    return _Devices(exits[0] if exits else None, debugcon, port)
+    return _Devices(exits[0] if exits else None, testdevs > 0, debugcon, port)
 
 
 def _serials(options: Arguments, others: list[str | None]) -> tuple[str, ...]:
@@ -313,6 +317,7 @@ def make_config(options: Arguments) -> MachineConfig:
         debugcon=devices.debugcon,
         debugcon_port=devices.debugcon_port,
         debug_exit=devices.debug_exit,
+        testdev=devices.testdev,
         icount=_icount(icount) if icount is not None else None,
         reboot="no-reboot" not in options,
         shutdown="no-shutdown" not in options,

@@ -73,6 +73,7 @@ class MachineConfig:
     debugcon: str | None = None  # where bytes written to the debug console's port go
     debugcon_port: int = 0xE9
     debug_exit: DebugExit | None = None
+    testdev: bool = False  # pc-testdev: storage and interrupt lines for test suites
     icount: Icount | None = None
     reboot: bool = True  # False: a reset ends the run
     shutdown: bool = True  # False: power-off stops the machine but doesn't end the run

@@ -1,4 +1,5 @@
-"""`-cpu MODEL[,+FEATURE][,-FEATURE][,FEATURE=on|off][,check=on|off][,enforce=on|off]`, with QEMU's names and meaning.
+"""`-cpu MODEL[,+FEATURE][,-FEATURE][,FEATURE=on|off][,check=on|off][,enforce=on|off][,vendor=ID]`: QEMU's names and
+meaning.
 
     choose(text) -> Chosen     ConfigError, one line, for what is unknown
     help_text()                what `-cpu help` prints
@@ -11,12 +12,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pyemu.config import ConfigError
 from pyemu.cpu.features import ALIASES, FEATURES, IMPLEMENTED, NEEDS, closed
-from pyemu.cpu.models import MODELS, Model, model
+from pyemu.cpu.models import MODELS, VENDORS, Model, model
 
 _SWITCH = {"on": True, "yes": True, "true": True, "off": False, "no": False, "false": False}
 # The machine provides these whatever the host has.
@@ -84,6 +85,10 @@ def choose(text: str) -> Chosen:
             changes.append((1 if word[0] == "+" else 2, _feature(word[1:]), word[0] == "+"))
         elif key == "enforce":
             enforce = _switch(key, value) if equals else True
+        elif key == "vendor":
+            if value not in VENDORS:
+                raise ConfigError(f"-cpu: unknown vendor '{value}' (known: {', '.join(VENDORS)})")
+            chosen = replace(chosen, vendor=value)
         elif key == "check":
             check = _switch(key, value) if equals else True
         else:

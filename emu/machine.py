@@ -153,6 +153,7 @@ class Machine:
             log=self.log,
             serial_ports=self.serial_ports,
             debug_exit=config.debug_exit,
+            testdev=config.testdev,
             debugcon=self._debugcon,
             debugcon_port=config.debugcon_port,
             machine=config.machine,

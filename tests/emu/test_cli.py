@@ -38,7 +38,7 @@ BAD_USAGE = [
     (["-cpu", ""], "unknown CPU model ''"),
     (["-cpu", "max-v1"], "unknown CPU model 'max-v1'"),
     (["-cpu", "max,+fortran"], "'fortran'"),
-    (["-cpu", "max,vendor=me"], "'vendor'"),
+    (["-cpu", "max,vendor=me"], "unknown vendor"),
     (["-cpu", "max,nx=maybe"], "nx=maybe"),
     (["-cpu", "Haswell,enforce"], "not implemented and left out: "),
     (["-accel", "kvm"], "known: jit, tcg, interp, reference"),
@@ -209,3 +209,8 @@ def test_bad_kernels_are_one_line_and_status_1(tmp_path, capsys, monkeypatch):
         lines = capsys.readouterr().err.splitlines()
         assert (name, status, len(lines)) == (name, 1, 1), lines
         assert lines[0].startswith("pyemu: ")
+
+
+def test_testdev():
+    assert config("-device", "pc-testdev").testdev
+    assert not config().testdev

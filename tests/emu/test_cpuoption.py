@@ -7,8 +7,10 @@ import pytest
 
 from pyemu import cpuoption
 from pyemu.config import ConfigError
+from pyemu.cpu.cpuid import configure, model_of
 from pyemu.cpu.features import IMPLEMENTED
 from pyemu.cpu.models import MODELS
+from pyemu.cpu.state import new_state
 from pyemu.cpuoption import choose, host_features
 
 CPUINFO = "processor\t: 0\nflags\t\t: fpu sse sse2 pni sse4_1 avx512_vnni lahf_lm nx lm\nbugs\t\t: none\n"
@@ -79,3 +81,13 @@ def test_help_names_models_and_features():
     done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
     for word in ("qemu64", "Haswell", "EPYC-Milan", "sse4.2", "rtm"):
         assert word in done.stdout.split()
+
+
+def test_vendor():
+    chosen = choose("max,vendor=GenuineIntel")
+    assert chosen.model.vendor == "GenuineIntel"
+    state = new_state()
+    configure(state, chosen.model, chosen.features)
+    assert model_of(state) == chosen.model
+    with pytest.raises(ConfigError, match="unknown vendor"):
+        choose("max,vendor=me")

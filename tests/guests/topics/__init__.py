@@ -18,14 +18,20 @@ TOPICS = (
     "debug",
     "exceptions",
     "gates",
+    "ioapic",
     "paging",
+    "paging32",
+    "pcid",
     "realmode",
     "segmentation",
+    "selfmod",
     "syscalls",
     "sysenter",
     "tasks",
+    "umip",
     "v86",
     "x2apic",
+    "xsave",
 )
 
 

@@ -10,7 +10,10 @@ import fnmatch
 
 LIMITS = "SDM 3, 5.3: offsets beyond the segment's limit, and uses of a null segment register, are faults"
 PUSHED_RF = "SDM 3, 17.3.1.1: RF is set in the flags that a fault pushes"
-NOT_ON_QEMU = {"x2apic": "QEMU 7.2's TCG has neither x2APIC nor the TSC deadline"}  # topics that say nothing there
+NOT_ON_QEMU = {
+    "x2apic": "QEMU 7.2's TCG has neither x2APIC nor the TSC deadline",
+    "pcid": "QEMU 7.2's TCG has neither PCIDs nor INVPCID",
+}  # topics that say nothing there
 KNOWN: dict[str, str] = {
     "debug.unaligned_address": "SDM 3, 18.2.5: the low bits of an address that the length spans don't count",
     "debug.two": "SDM 3, 18.2.3: every breakpoint that is met sets its bit",
@@ -18,6 +21,10 @@ KNOWN: dict[str, str] = {
     "debug.detect": "SDM 3, 18.3.1.3: DR7.GD makes any access to a debug register a fault",
     "debug.data_of_ss": "SDM 3, 6.8.3: traps of MOV SS wait for the end of the next instruction",
     "debug.icebp": "SDM 3, 18.3.1.6: INT1 is there, and raises #DB",
+    "paging32.*": "as in paging; SDM 3, 4.4.1: reserved bits of PDPTEs are #GP(0), and they are read with CR3 only",
+    "umip.lock": "SDM 2, LOCK: #UD with an instruction that does not allow it",
+    "xsave.mxcsr_*": "SDM 1, 13.8: reserved bits of MXCSR in the area are #GP(0)",
+    "xsave.ts*": "SDM 2, XSAVE and XRSTOR: #NM if CR0.TS is set",
     "control.cr0_*": "SDM 2, MOV to CR0: bits 63 to 32 and NW without CD are #GP(0), other reserved bits read as 0",
     "control.cr3_*": "SDM 2, MOV to CR3: reserved bits are #GP(0). QEMU does not survive them",
     "control.cr4_bit*": "SDM 2, MOV to CR4: reserved bits are #GP(0). QEMU does not survive them",

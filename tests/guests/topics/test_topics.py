@@ -8,7 +8,7 @@ from tests.guests.topics import TOPICS, image, program
 from tests.guests.topics.known import KNOWN, NOT_ON_QEMU, reason
 from tests.guests.topics.run import PASS, available, on_pyemu, on_qemu
 
-LARGE = ("paging",)  # cross products of 10^5 combinations: minutes in the reference interpreter
+LARGE = ("paging", "paging32")  # cross products of 10^5 combinations: minutes in the reference interpreter
 ON_REFERENCE = [topic for topic in TOPICS if topic not in LARGE]
 
 
@@ -23,6 +23,7 @@ def test_pyemu_does_what_the_manual_says(topic: str, accelerator: str) -> None:
     assert not failures(on_pyemu(image(topic), topic, accelerator), topic)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("topic", ON_REFERENCE)
 def test_reference_does_what_the_manual_says(topic: str) -> None:
     assert not failures(on_pyemu(image(topic), topic, "reference"), topic)
@@ -30,6 +31,7 @@ def test_reference_does_what_the_manual_says(topic: str) -> None:
 
 if available("qemu"):
 
+    @pytest.mark.long
     @pytest.mark.parametrize("topic", [topic for topic in TOPICS if topic not in NOT_ON_QEMU])
     def test_qemu_fails_only_where_it_is_known_to(topic: str) -> None:
         wrong = failures(on_qemu(image(topic), topic), topic)
