@@ -112,7 +112,7 @@ INSTRUCTIONS = {
     "fsgsbase": "rdfsbase", "invpcid": "invpcid", "xsaveopt": "xsaveopt", "xsavec": "xsavec", "lahf-lm": "lahf",
     "3dnowprefetch": "prefetchw", "syscall": "syscall", "rdtscp": "rdtscp", "smap": "stac",
     "abm": "lzcnt", "adx": "adox", "clflushopt": "clflushopt", "clwb": "clwb", "rdpid": "rdpid", "rdrand": "rdrand",
-    "rdseed": "rdseed",
+    "rdseed": "rdseed", "avx": "vaddps", "avx2": "vinserti128", "fma": "vfmadd132ps", "f16c": "vcvtph2ps",
 }  # fmt: skip
 # Those that don't.
 WITHOUT = {
