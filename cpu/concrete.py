@@ -195,6 +195,8 @@ class Concrete(Instruction):
         context = self._floats()
         if name == "int_to_float":
             result = sfc.from_int(_FORMAT[width], _signed(a.payload, a.width), context)
+        elif name == "uint_to_float":
+            result = sfc.from_int(_FORMAT[width], a.payload, context)
         elif name == "float_to_float" and a.width == 16:
             result = sfc.half_to_single(sf.F32, sf.F16, a.payload, context)
         elif name == "float_to_float" and width == 16:
@@ -203,7 +205,8 @@ class Concrete(Instruction):
         elif name == "float_to_float":
             result = sfc.convert(_FORMAT[a.width], _FORMAT[width], a.payload, context)
         else:
-            result = sfc.to_int(_FORMAT[a.width], a.payload, width, context, truncate=name == "float_to_int_trunc")
+            truncate, signed = name.endswith("_trunc"), name.startswith("float_to_int")
+            result = sfc.to_int(_FORMAT[a.width], a.payload, width, context, truncate, signed)
         return self.constant(result, width)
 
     def round_float(self, a: Value, mode: Value) -> Value:

@@ -16,7 +16,7 @@ from typing import Any
 from pyemu.cpu import flags as fl
 from pyemu.cpu import vector_memory
 from pyemu.cpu.decode import record as rc
-from pyemu.cpu.ops import Form, Operand, parse_encoding
+from pyemu.cpu.ops import Form, Operand
 from pyemu.cpu.state import CC_DST, CC_SRC, CPL, CS, GPR, MXCSR, RSP, SEG_LIMIT, STACK_MASK, VALUE
 from pyemu.cpu.values import Builder, Value
 
@@ -208,11 +208,13 @@ class Instruction(Builder):
         cleared = operand.kind == "xmm" and self.form.space  # what is above the result becomes 0
         assert value.width == operand.width or (cleared and value.width < operand.width), f"{self.form.name}: {operand}"
         if operand.is_memory:
+            linear = self.address(operand, WRITE)
             if self.masked:
-                count = 1 if self.scalar else value.width // self.form.row.element
-                self.store_elements(self.address(operand, WRITE), value, self.mask(count))
+                if self.form.row.whole:
+                    self.probe_write(linear, operand.size)
+                self.store_elements(linear, value, self.mask(self.form.elements))
             else:
-                self.store(self.address(operand, WRITE), value)
+                self.store(linear, value)
             return
         if (operand.kind == "reg" and operand.size == 4) or operand.kind == "mask":
             value = value.zext(64)
@@ -237,28 +239,28 @@ class Instruction(Builder):
         """EVEX.z, width 1."""
         return (self.record_field(rc.PACKED, rc.RFLAGS_SHIFT, 8) & rc.ZEROING).ne(0)
 
-    def merge(self, dst: Operand, value: Value) -> Value:
-        """The elements that the mask selects from `value`, the others from the destination, or zero."""
-        lane = self.form.row.element
+    def merge(self, dst: Operand, value: Value, mask: Value | None = None) -> Value:
+        """The elements that the mask (of the instruction, if none is given) selects from `value`, the others from the
+        destination, or zero; what is above the elements as it is."""
+        lane, count = self.form.row.element, self.form.elements if self.masked else 0
         if not lane or self.form.row.masking == "K":
             return value
-        old = self.zeroing().select(0, self.register(self.field(dst), value.width))
         pick: Callable[[Value, Value, Value], Value] = lambda new, kept, m: m.select(new, kept)  # noqa: E731
-        if self.scalar:  # the mask is for the lowest element
-            low = pick(value.trunc(lane), old.trunc(lane), self.mask(1))
-            return self.join((low, *(self.lane(value, lane, n) for n in range(1, value.width // lane))))
-        return self.map(lane, pick, value, old, self.mask(value.width // lane))
+        old = self.zeroing().select(0, self.register(self.field(dst), lane * count))
+        low = self.map(lane, pick, value.trunc(lane * count), old, mask or self.mask(count))
+        if not self.form.scalar:
+            return low.zext(value.width)
+        return self.join((low, *(self.lane(value, lane, n) for n in range(1, value.width // lane))))
+
+    def replace(self, dst: Operand, value: Value) -> None:
+        """Write a vector register without regard to the mask."""
+        self.set_register(self._FIELDS[dst.source], value.zext(MAX_VECTOR))
 
     def write_mask(self, dst: Operand, bits: Value) -> None:
         """Write a mask register: one bit an element, 0 where the mask leaves one out."""
         if self.masked:
             bits = bits & self.mask(bits.width)
         self.write(dst, bits.zext(dst.width))
-
-    @property
-    def scalar(self) -> bool:
-        """Is it an operation on the lowest element alone?"""
-        return parse_encoding(self.form.row.encoding).lig
 
     def active(self, value: Value, lane: int, other: int | None = None) -> Value:
         """Floating-point numbers with `other`, by default 1.0, in place of those that the mask leaves out, so that they
@@ -272,24 +274,28 @@ class Instruction(Builder):
         return self.map(lane, lambda x, m: m.select(x, one), value, self.mask(count))
 
     def vector_source(self, operand: Operand) -> Value:
-        """A memory operand of an EVEX instruction: repeated, or only where the mask selects, or whole."""
-        row = self.form.row
-        if self.form.b:
-            one = self.load(self.address(operand, size=row.broadcast // 8), row.broadcast)
+        """A memory operand of an EVEX instruction: repeated, or only where the mask selects, or whole. One that is
+        repeated is read if the mask selects anything."""
+        row, form = self.form.row, self.form
+        suppressing = self.masked and not row.whole
+        if form.b:
+            linear = self.address(operand, size=row.broadcast // 8)
+            if suppressing:
+                one = self.load_elements(linear, row.broadcast, self.mask(form.elements).ne(0))
+            else:
+                one = self.load(linear, row.broadcast)
             return self.join([one] * (operand.width // row.broadcast))
-        if not self.masked or row.whole:
+        if not suppressing:
             return self.load(self.address(operand), operand.width)
-        result = self.form.operands[0]
-        count = 1 if self.scalar else (operand if result.kind == "mask" else result).width // row.element
-        return self.load_elements(self.address(operand), operand.width, self.mask(count))
+        return self.load_elements(self.address(operand), operand.width, self.mask(form.elements))
 
     def load_elements(self, linear: Value, width: int, mask: Value) -> Value:
-        """Read the elements, one for each bit of the mask, that it selects, the others as 0; those cannot fault."""
+        """Read the elements that a mask selects, the others as 0; those cannot fault (SDM 2, 2.7.7)."""
         self.call(vector_memory.load, linear, width // 8 // mask.width, mask, self.memory_access())
         return self.vector(width)
 
     def store_elements(self, linear: Value, value: Value, mask: Value) -> None:
-        """Write the elements, one for each bit of the mask, that it selects."""
+        """Write the elements that a mask selects."""
         self.set_vector(value)
         self.call(vector_memory.store, linear, value.width // 8 // mask.width, mask, self.memory_access())
 

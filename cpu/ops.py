@@ -116,6 +116,21 @@ class Form:
         return self.row.feature
 
     @property
+    def scalar(self) -> bool:
+        """Is it an operation on the lowest element alone?"""
+        return parse_encoding(self.row.encoding).lig
+
+    @property
+    def elements(self) -> int:
+        """Elements of the result: what the mask has bits for. A register may be larger than what they fill."""
+        if self.scalar:
+            return 1
+        first = self.operands[0]
+        share = _SHARES.get(self.row.operands.split(",")[0][1:])
+        size = self.length if first.kind == "mask" else self.length // share if share else first.size
+        return 8 * size // self.row.element
+
+    @property
     def name(self) -> str:
         """A unique symbol, which stays the same when rows are added: mnemonic, operand kinds, size, encoding, modes."""
         kinds = "_".join(f"{o.kind}{o.width}" for o in self.operands)

@@ -235,7 +235,7 @@ class Builder(ABC):
     @abstractmethod
     def convert(self, name: str, a: Value, width: int, mode: Value | None = None) -> Value:
         """Number formats: "int_to_float" (signed), "float_to_int" (MXCSR rounding), "float_to_int_trunc",
-        "float_to_float";
+        "float_to_float"; "uint_to_float", "float_to_uint" and "float_to_uint_trunc" are AVX-512's for unsigned numbers;
         integer indefinite and exception flags as SSE2 has them. Width is the result's. Single precision (32) converts
         from and to half (16) too; to half, `mode` is VCVTPS2PH's imm8 (bits 1-0 rounding, 2 use MXCSR)."""
 

@@ -5,8 +5,11 @@
     indexed(...), indexed_by_sign(...)       gathers and scatters, under an opmask or under signs
     load(s, linear, element, mask, access)   `element` bytes for each bit of the mask; the others are 0 in State[VECTOR]
     store(s, linear, element, mask, access)  all or nothing
+    compress(s, element, mask)               the elements of State[VECTOR] whose bit is set become the first ones
+    expand(s, count, element, mask)          the first elements of `count` get where a bit is set
 
-They return 0, or 1 with a fault raised. Elements that the mask leaves out can't fault.
+They return 0, or 1 with a fault raised. Elements that the mask leaves out can't fault; what they hold in State[VECTOR]
+after compress and expand means nothing.
 """
 
 from __future__ import annotations
@@ -86,6 +89,38 @@ def store(s: State, linear: int, element: int, mask: int, access: int) -> int:
             memory.write(s, (linear + at) & M64, element, take(s, at, element), access | WRITE)
         at = at + element
         mask = mask >> 1
+    return 0
+
+
+def replace(s: State, at: int, size: int, value: int) -> int:
+    """Replace `size` bytes at byte `at` of the scratch vector."""
+    ones = M64 if size == 8 else ((1 << (8 * size)) - 1) << (8 * (at & 7))
+    s[VECTOR + (at >> 3)] = s[VECTOR + (at >> 3)] & ~ones | value << (8 * (at & 7))
+    return 0
+
+
+def compress(s: State, element: int, mask: int) -> int:
+    """VPCOMPRESS: elements move down, over those that have moved already."""
+    at = 0
+    to = 0
+    while mask != 0:
+        if mask & 1:
+            replace(s, to, element, take(s, at, element))
+            to = to + element
+        at = at + element
+        mask = mask >> 1
+    return 0
+
+
+def expand(s: State, count: int, element: int, mask: int) -> int:
+    """VPEXPAND: elements move up, the last one first."""
+    at = 0
+    for n in range(count):
+        at = at + element * ((mask >> n) & 1)
+    for n in range(count - 1, -1, -1):
+        if (mask >> n) & 1:
+            at = at - element
+            replace(s, n * element, element, take(s, at, element))
     return 0
 
 

@@ -107,9 +107,7 @@ class FloatEmitter(Instruction):
         b.store(b.or_(self.state(MXCSR, 32).payload, raised), self._word_pointer(MXCSR))
         vector = self.state(CR4).bit(10).select(self.const(XM, 64), self.const(UD, 64))
         fault = self.owner.declare(raise_fault)  # type: ignore[arg-type]
-        self._exit_if(
-            b.icmp_unsigned("!=", unmasked, I32(0)), lambda: b.call(fault, [self.s, vector.payload, I64(0)])
-        )
+        self._exit_if(b.icmp_unsigned("!=", unmasked, I32(0)), lambda: b.call(fault, [self.s, vector.payload, I64(0)]))
 
     # ---- one instruction, or one a lane ------------------------------------------------------------------------
     def _instruction(self, text: str, constraint: str, result: ir.Type, *values: ir.Value) -> ir.Value:
@@ -238,6 +236,10 @@ class FloatEmitter(Instruction):
             return Value(self, lanes, width)
         if 16 in (a.width, width) and name == "float_to_float":
             return self._half(a, width, mode)
+        if name == "uint_to_float":
+            return self._from_unsigned(a, width)
+        if name in ("float_to_uint", "float_to_uint_trunc"):
+            return self._to_unsigned(name.replace("uint", "int"), a, width)
         source, target = self._float_letter(a.width), self._float_letter(width)
         kind, operand = integer(width), a.payload
         if name == "int_to_float":
@@ -253,6 +255,34 @@ class FloatEmitter(Instruction):
             operand = self.b.bitcast(operand, self._float_type(a.width))
         result = self._instruction(f"{mnemonic} $1, $0", constraint, kind, operand)
         return Value(self, self.b.bitcast(result, integer(width)), width)
+
+    def _from_unsigned(self, a: Value, width: int) -> Value:
+        """By the conversion of signed quadwords, which this processor has. A number that isn't one is halved, so that
+        its lowest bit still tells how to round, and the result, doubled, is as exact."""
+        if a.width < 64:
+            return self.convert("int_to_float", a.zext(64), width)
+        large = a.sign()
+        result = self.convert("int_to_float", large.select((a >> 1) | (a & 1), a), width)
+        return result.fadd(large.select(result, 0))
+
+    def _to_unsigned(self, signed: str, a: Value, width: int) -> Value:
+        """By the conversion to signed quadwords. What doesn't fit is found by a first conversion, whose exceptions
+        don't count; the second one then gets a NaN, and so reports an invalid operation and nothing else."""
+        stored, bias = (23, 127) if a.width == 32 else (52, 1023)
+        large, reduced = self.constant(0, 1), a
+        if width == 64:  # from 2^63 on, without that
+            large = (a >> stored).eq(bias + 63)
+            rest = large.select(a, 0).fsub(large.select(self.constant((bias + 63) << stored, a.width), 0))
+            reduced = large.select(rest, a)
+        self._mxcsr_access("stmxcsr")
+        before = self.b.load(self.mxcsr_slot, typ=I32)
+        trial = self.convert(signed, reduced, 64)
+        self._load_mxcsr(before)
+        fits = ~trial.sign() if width == 64 else trial.ult(1 << width)
+        result = self.convert(signed, fits.select(reduced, -1), 64)
+        if width == 64:
+            result = result | (large.zext(64) << 63)
+        return fits.select(result.trunc(width), -1)
 
     def round_float(self, a: Value, mode: Value) -> Value:
         self._begin_float()

@@ -8,6 +8,7 @@ import importlib
 FAMILIES = (
     "alu", "move", "shift", "muldiv", "bits", "stack", "control", "string", "segment", "system",
     "sse", "sse2", "ssse3", "sse41", "sse42", "avx", "fma", "gather", "avx512_float", "mmx", "x87",
+    "opmask", "permute", "compress", "avx512_compare", "avx512_integer", "avx512_convert",
 )  # fmt: skip
 
 

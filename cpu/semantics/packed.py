@@ -231,7 +231,7 @@ def _sign(a: Value, b: Value) -> Value:
     return b.eq(0).select(0, b.sign().select(-a, a))
 
 
-def _absolute(b: Value) -> Value:
+def absolute(b: Value) -> Value:
     return b.sign().select(-b, b)
 
 
@@ -260,9 +260,9 @@ SUPPLEMENTAL: tuple[tuple[int, str, Vector], ...] = (
     (0x09, "psignw", each(16, _sign)),
     (0x0A, "psignd", each(32, _sign)),
     (0x0B, "pmulhrsw", each(16, _multiply_round)),
-    (0x1C, "pabsb", each_one(8, _absolute)),
-    (0x1D, "pabsw", each_one(16, _absolute)),
-    (0x1E, "pabsd", each_one(32, _absolute)),
+    (0x1C, "pabsb", each_one(8, absolute)),
+    (0x1D, "pabsw", each_one(16, absolute)),
+    (0x1E, "pabsd", each_one(32, absolute)),
 )
 
 

@@ -349,9 +349,11 @@ for _packed, _, _letter, _lane, _feature, _ in PRECISIONS:
 
 
 # ---- conversions to and from integers -------------------------------------------------------------------------
-def cvtsi2ss(i: Instruction, dst: Operand, first: Operand, second: Operand, lane: int) -> None:
+def cvtsi2ss(
+    i: Instruction, dst: Operand, first: Operand, second: Operand, lane: int, conversion: str = "int_to_float"
+) -> None:
     use_simd(i)
-    set_low(i, dst, i.read(first), i.convert("int_to_float", i.read(second), lane))
+    set_low(i, dst, i.read(first), i.convert(conversion, i.read(second), lane))
 
 
 def cvtss2si(i: Instruction, dst: Operand, src: Operand, lane: int, conversion: str) -> None:

@@ -216,7 +216,7 @@ def converting(i: Instruction, dst: Operand, src: Operand, conversion: str, lane
     use_simd(i)
     value = i.read(src) if width > lane else source(i, src)
     count = min(dst.width // width, value.width // lane)
-    value = i.active(value.trunc(count * lane), lane) if conversion != "int_to_float" else value.trunc(count * lane)
+    value = i.active(value.trunc(count * lane), lane)  # 1.0 is exact as an integer, too
     write_narrower(i, dst, i.map(lane, lambda x: i.convert(conversion, x, width), value))
 
 

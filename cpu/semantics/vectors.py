@@ -22,10 +22,12 @@ MMX_EXPONENT = 0xFFFF  # sign and exponent of an x87 register after an MMX write
 # ---- availability --------------------------------------------------------------------------------------------
 def use_simd(i: Instruction) -> None:
     """May the instruction's encoding be used? Legacy: #UD without CR4.OSFXSR or with CR0.EM. VEX and EVEX: #UD without
-    CR4.OSXSAVE or with part of the state off in XCR0. Then #NM with CR0.TS (SDM 2, tables 2-17 to 2-24 and 2-48)."""
+    CR4.OSXSAVE or with part of the state off in XCR0; mask registers need what EVEX needs. Then #NM with CR0.TS (SDM 2,
+    tables 2-17 to 2-24 and 2-48)."""
     mode = i.state(MODE)
     if i.form.space:
-        state = AVX_STATE if i.form.space == "VEX" else AVX512_STATE
+        masks = any(operand.kind == "mask" for operand in i.form.operands)
+        state = AVX512_STATE if masks or i.form.space == "EVEX" else AVX_STATE
         i.fault_if((mode & NO_OSXSAVE).ne(0), UD)
         i.fault_if((i.state(XCR0) & state).ne(state), UD)
     else:
