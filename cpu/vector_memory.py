@@ -59,9 +59,49 @@ def write(s: State, linear: int, size: int, access: int) -> int:
     return 0
 
 
+def first_bytes(mask: int, element: int) -> int:
+    """The size of all elements together if they are the lowest ones, as where there is no mask; 0 if they aren't."""
+    if mask & (mask + 1) & M64:
+        return 0
+    size = 0
+    while mask != 0:
+        size = size + element
+        mask = mask >> 1
+    return size
+
+
+def load_first(s: State, linear: int, size: int, element: int, access: int) -> int:
+    """Load the lowest elements, in quadwords as far as that goes."""
+    if memory.probe(s, linear, size, access):
+        return 1
+    at = 0
+    while at < size:
+        step = 8 if size - at >= 8 else element
+        if memory.read(s, (linear + at) & M64, step, access):
+            return 1
+        put(s, at, step, s[VALUE])
+        at = at + step
+    return 0
+
+
+def store_first(s: State, linear: int, size: int, element: int, access: int) -> int:
+    """Store the lowest elements likewise."""
+    if memory.probe(s, linear, size, access | WRITE):
+        return 1
+    at = 0
+    while at < size:
+        step = 8 if size - at >= 8 else element
+        memory.write(s, (linear + at) & M64, step, take(s, at, step), access | WRITE)
+        at = at + step
+    return 0
+
+
 def load(s: State, linear: int, element: int, mask: int, access: int) -> int:
     """Load the elements whose bit is set."""
     clear(s)
+    size = first_bytes(mask, element)
+    if size != 0:
+        return load_first(s, linear, size, element, access)
     at = 0
     while mask != 0:
         if mask & 1:
@@ -75,6 +115,9 @@ def load(s: State, linear: int, element: int, mask: int, access: int) -> int:
 
 def store(s: State, linear: int, element: int, mask: int, access: int) -> int:
     """Store the elements whose bit is set: first all are checked."""
+    size = first_bytes(mask, element)
+    if size != 0:
+        return store_first(s, linear, size, element, access)
     at = 0
     rest = mask
     while rest != 0:

@@ -1,4 +1,5 @@
-"""AVX and AVX2 (SDM 1, chapter 14): what they add to the SSE families, whose VEX forms stand beside the legacy ones.
+"""AVX and AVX2 (SDM 1, chapter 14): what they add to the SSE families, whose VEX forms stand beside the legacy ones;
+EVEX forms of the same.
 
 Broadcasts, permutations of halves, masked moves, tests, shifts by a vector of counts. FMA and half precision are in
 fma.py, gathers in gather.py.
@@ -11,7 +12,7 @@ from typing import Any
 from pyemu.cpu import xstate
 from pyemu.cpu.instruction import WRITE, Instruction
 from pyemu.cpu.ops import Operand, op
-from pyemu.cpu.semantics.rows import simd
+from pyemu.cpu.semantics.rows import Evex, simd
 from pyemu.cpu.semantics.sse import vector
 from pyemu.cpu.semantics.sse41 import blend_by_immediate
 from pyemu.cpu.semantics.vectors import Vector, broadcast, each, in_lanes, lanes, use_simd
@@ -26,10 +27,19 @@ def vzeroupper(i: Instruction, first: int) -> None:
 
 
 # ---- broadcasts ----------------------------------------------------------------------------------------------
-def repeat(i: Instruction, dst: Operand, src: Operand, lane: int) -> None:
-    """The lowest `lane` bits of the source everywhere."""
+def repeat(i: Instruction, dst: Operand, src: Operand, block: int) -> None:
+    """The lowest `block` bits of the source everywhere. With a mask, those elements of memory are read that a selected
+    one of the result needs."""
     use_simd(i)
-    i.write(dst, broadcast(i, i.read(src).trunc(lane), dst.width))
+    if src.is_memory and i.masked:
+        each_time = lanes(i, i.mask(i.form.elements), block // i.form.row.element)
+        wanted = each_time[0]
+        for mask in each_time[1:]:
+            wanted = wanted | mask
+        value = i.load_elements(i.address(src), block, wanted)
+    else:
+        value = i.read(src).trunc(block)
+    i.write(dst, broadcast(i, value, dst.width))
 
 
 for _text, _lengths, _operands, _name, _lane, _feature in (
@@ -89,8 +99,9 @@ def extract_half(i: Instruction, dst: Operand, src: Operand, place: Operand) -> 
 
 for _text, _immediate, _name, _lane in (("0C", "04", "permilps", 32), ("0D", "05", "permilpd", 64)):
     _extra = (permute_in_lanes(_lane),)
-    simd(f"66 0F 38 {_text} /r", "Vx,Hx,Wx", _name, w="W0", extra=_extra)(vector)
-    simd(f"66 0F 3A {_immediate} /r", "Vx,Wx,Ib", _name, w="W0", extra=(_lane,))(permute_by_immediate)
+    _evex = Evex("avx512f", _lane, "W0" if _lane == 32 else "W1", _lane, whole=True)
+    simd(f"66 0F 38 {_text} /r", "Vx,Hx,Wx", _name, w="W0", evex=_evex, extra=_extra)(vector)
+    simd(f"66 0F 3A {_immediate} /r", "Vx,Wx,Ib", _name, w="W0", evex=_evex, extra=(_lane,))(permute_by_immediate)
 for _feature, _letter, _permute, _insert, _extract in (("avx", "f", "06", "18", "19"), ("avx2", "i", "46", "38", "39")):
     _static: dict[str, Any] = {"avx": _feature, "lengths": "256", "w": "W0"}
     simd(f"66 0F 3A {_permute} /r", "Vx,Hx,Wx,Ib", f"perm2{_letter}128", **_static)(permute_halves)
@@ -142,12 +153,14 @@ def variable_shift(lane: int, name: str) -> Vector:
     return each(lane, lambda a, by: a.builder.binary(name, a, by))
 
 
-for _text, _name, _lane, _w, _operation in (
-    ("45", "psrlvd", 32, "W0", "lshr"),
-    ("45", "psrlvq", 64, "W1", "lshr"),
-    ("46", "psravd", 32, "W0", "ashr"),
-    ("47", "psllvd", 32, "W0", "shl"),
-    ("47", "psllvq", 64, "W1", "shl"),
-):
-    _extra = (variable_shift(_lane, _operation),)
-    simd(f"66 0F 38 {_text} /r", "Vx,Hx,Wx", _name, avx="avx2", w=_w, extra=_extra)(vector)
+for _text, _word, _name, _operation in (
+    ("45", "10", "psrlv", "lshr"), ("46", "11", "psrav", "ashr"), ("47", "12", "psllv", "shl"),
+):  # fmt: skip
+    for _letter, _lane, _w in (("d", 32, "W0"), ("q", 64, "W1")):
+        _evex = Evex("avx512f", _lane, _w, _lane)
+        _avx2 = "" if _name + _letter == "psravq" else "avx2"
+        _extra = (variable_shift(_lane, _operation),)
+        simd(f"66 0F 38 {_text} /r", "Vx,Hx,Wx", _name + _letter, avx=_avx2, w=_w, evex=_evex, extra=_extra)(vector)
+    _evex = Evex("avx512bw", 16, "W1")
+    _extra = (variable_shift(16, _operation),)
+    simd(f"66 0F 38 {_word} /r", "Vx,Hx,Wx", f"{_name}w", avx="", evex=_evex, extra=_extra)(vector)

@@ -115,23 +115,6 @@ for _letter, _lane, _w in DOUBLES:
             extra=(each(_lane, _rotate),),
         )(vector)
 
-_SHIFTS: tuple[tuple[int, int, str, Binary], ...] = (
-    (0x47, 0x12, "vpsllv", lambda a, b: a << b),
-    (0x45, 0x10, "vpsrlv", lambda a, b: a >> b),
-    (0x46, 0x11, "vpsrav", lambda a, b: a.sar(b)),
-)
-for _double, _word, _name, _shift in _SHIFTS:
-    for _letter, _lane, _w in DOUBLES + WORDS:
-        op(
-            f"EVEX.66.0F38.{_w} {_word if _lane == 16 else _double:02X} /r",
-            "Vx,Hx,Wx",
-            name=_name + _letter,
-            feature="avx512bw" if _lane == 16 else "avx512f",
-            element=_lane,
-            broadcast=_repeated(_lane),
-            extra=(each(_lane, _shift),),
-        )(vector)
-
 for _opcode, _name, _funnel in ((0x70, "vpshld", funnel_left), (0x72, "vpshrd", funnel_right)):
     for _letter, _lane, _w in DOUBLES + WORDS:
         _at = _opcode + (_lane != 16)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from pyemu.cpu.instruction import Instruction
 from pyemu.cpu.ops import Operand, op
+from pyemu.cpu.semantics.avx import repeat
 from pyemu.cpu.semantics.rows import Evex, simd
-from pyemu.cpu.semantics.vectors import broadcast, lanes, use_simd
+from pyemu.cpu.semantics.vectors import lanes, use_simd
 
 
 # ---- elements by a vector of indices -------------------------------------------------------------------------
@@ -139,23 +140,6 @@ def extract_block(i: Instruction, dst: Operand, src: Operand, place: Operand, bl
     i.write(dst, i.lane(i.read(src), block, i.read(place)))
 
 
-def repeat_block(i: Instruction, dst: Operand, src: Operand, block: int) -> None:
-    """Broadcasts. From memory those elements are read that any repetition needs."""
-    use_simd(i)
-    if not src.is_memory:
-        value = i.read(src).trunc(block)
-    else:
-        element = i.form.row.element
-        wanted = [
-            i.mask(i.form.elements).bits(at, block // element) for at in range(0, i.form.elements, block // element)
-        ]
-        mask = wanted[0]
-        for more in wanted[1:]:
-            mask = mask | more
-        value = i.load_elements(i.address(src), block, mask)
-    i.write(dst, broadcast(i, value, dst.width))
-
-
 _BLOCKS = (
     # suffix, lane, EVEX.W, bits, operand type, lengths, distance of the opcodes, feature
     ("32x4", 32, "W0", 128, "dq", "256/512", 0, "avx512f"),
@@ -191,7 +175,7 @@ for _letter, _insert, _extract, _repeat in (("f", 0x18, 0x19, 0x1A), ("i", 0x38,
             feature=_feature,
             element=_lane,
             extra=(_bits,),
-        )(repeat_block)
+        )(repeat)
 
 for _opcode, _name, _operands, _lane, _w, _lengths, _bits, _feature in (
     (0x18, "vbroadcastss", "Vx,Wss", 32, "W0", "128/256/512", 32, "avx512f"),
@@ -215,4 +199,4 @@ for _opcode, _name, _operands, _lane, _w, _lengths, _bits, _feature in (
         element=_lane,
         modes="64" if _operands.endswith("Rq") else "any",
         extra=(_bits,),
-    )(repeat_block)
+    )(repeat)

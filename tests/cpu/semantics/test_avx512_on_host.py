@@ -42,8 +42,8 @@ COMPARISONS = """
 INTEGERS = """
     vpternlogd V0, V1, W2:32, 0x96; vpternlogq V0, V1, W2:64, 0x1b; vprold V0, W1:32, 7; vprolq V0, W1:64, 77
     vprord V0, W1:32, 32; vprorq V0, W1:64, 13; vprolvd V0, V1, W2:32; vprorvq V0, V1, W2:64
-    vpsllvw V0, V1, W2; vpsrlvw V0, V1, W2; vpsravw V0, V1, W2; vpsllvd V0, V1, W2:32 @512
-    vpsrlvq V0, V1, W2:64 @512; vpsravd V0, V1, W2:32 @512; vpsravq V0, V1, W2:64; vpabsq V0, W1:64
+    vpsllvw V0, V1, W2; vpsrlvw V0, V1, W2; vpsravw V0, V1, W2; vpsllvd V0, V1, W2:32
+    vpsrlvq V0, V1, W2:64; vpsravd V0, V1, W2:32; vpsravq V0, V1, W2:64; vpabsq V0, W1:64
     vpminsq V0, V1, W2:64; vpmaxsq V0, V1, W2:64; vpminuq V0, V1, W2:64; vpmaxuq V0, V1, W2:64
     vdbpsadbw V0, V1, W2, 0x1b; vplzcntd V0, W1:32; vplzcntq V0, W1:64; vpconflictd V0, W1:32; vpconflictq V0, W1:64
     vpopcntb V0, W1; vpopcntw V0, W1; vpopcntd V0, W1:32; vpopcntq V0, W1:64; vpmadd52luq V0, V1, W2:64
@@ -58,6 +58,7 @@ PERMUTATIONS = """
     vpermpd V0, W1:64, 0x1b @256/512; vpermi2b V0, V1, W2; vpermi2w V0, V1, W2; vpermi2d V0, V1, W2:32
     vpermi2q V0, V1, W2:64; vpermi2ps V0, V1, W2:32; vpermi2pd V0, V1, W2:64; vpermt2b V0, V1, W2; vpermt2w V0, V1, W2
     vpermt2d V0, V1, W2:32; vpermt2q V0, V1, W2:64; vpermt2ps V0, V1, W2:32; vpermt2pd V0, V1, W2:64
+    vpermilps V0, V1, W2:32; vpermilpd V0, V1, W2:64; vpermilps V0, W1:32, 0x72; vpermilpd V0, W1:64, 0xa6
     valignd V0, V1, W2:32, 21; valignq V0, V1, W2:64, 3; vshuff32x4 V0, V1, W2:32, 0x72 @256/512
     vshuff64x2 V0, V1, W2:64, 0x1b @256/512; vshufi32x4 V0, V1, W2:32, 0x93 @256/512
     vshufi64x2 V0, V1, W2:64, 1 @256/512; vinsertf32x4 V0, V1, X2, 3 @256/512; vinserti64x2 V0, V1, [rdi+16], 1 @256/512
@@ -65,9 +66,9 @@ PERMUTATIONS = """
     vextracti32x4 [rdi+16], V1, 2 @256/512; vextractf32x8 W0/2, V1, 1 @512; vextracti64x4 W0/2, V1, 0 @512
     vbroadcastf32x4 V0, [rdi+16] @256/512; vbroadcasti64x2 V0, [rdi+16] @256/512; vbroadcastf32x8 V0, [rdi+32] @512
     vbroadcasti64x4 V0, [rdi+32] @512; vbroadcastf32x2 V0, X1 @256/512; vbroadcasti32x2 V0, [rdi+8]
-    vbroadcastss V0, X1 @256/512; vbroadcastsd V0, [rdi+8] @256/512; vpbroadcastb V0, ecx; vpbroadcastb V0, [rdi+3] @256/512
-    vpbroadcastw V0, ecx; vpbroadcastw V0, X1 @256/512; vpbroadcastd V0, ecx; vpbroadcastd V0, [rdi+4] @256/512; vpbroadcastq V0, rcx
-    vpbroadcastq V0, X1 @256/512
+    vbroadcastss V0, X1; vbroadcastsd V0, [rdi+8] @256/512; vpbroadcastb V0, ecx; vpbroadcastb V0, [rdi+3]
+    vpbroadcastw V0, ecx; vpbroadcastw V0, X1; vpbroadcastd V0, ecx; vpbroadcastd V0, [rdi+4]; vpbroadcastq V0, rcx
+    vpbroadcastq V0, X1
 """
 COMPRESSIONS = """
     vpcompressb V0, V1; vpcompressb [rdi+3], V1; vpcompressw V0, V1; vpcompressw [rdi+6], V1; vpcompressd V0, V1
