@@ -86,6 +86,8 @@ def key(word: int, modrm: int, memory: int, mode64: int) -> int:
 
 def undefined(word: int, vector: int, mode64: int) -> int:
     """1 if a field has a value that the form refuses (SDM 2, 2.7.11)."""
+    if word & V_EVEX and word & V_B == 0 and (word >> V_LENGTH) & 3 == 3:
+        return 1  # no such length, even where it is ignored
     number = (word >> V_VVVV) & 31
     if vector & (15 << X_VVVV) == 0 and number != 0:
         if vector & X_VSIB == 0 or number & 15:

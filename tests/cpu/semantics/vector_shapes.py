@@ -43,9 +43,10 @@ def shapes(template: str) -> list[str]:
     """The lines that a template stands for."""
     text, _, only = template.partition(" @")
     lengths = [int(x) for x in only.split("/")] if only else list(_REGISTERS)
-    words = text.split()
-    rounding = _ROUNDINGS.get(words[-1], ())
-    mnemonic, *operands = re.split(r" |, ", " ".join(words[:-1] if rounding else words))
+    text, _, last = text.rpartition(" ") if text.endswith((" er", " sae")) else (text, "", "")
+    rounding = _ROUNDINGS.get(last, ())
+    mnemonic, _, rest_of_line = text.partition(" ")
+    operands = rest_of_line.split(", ")
     first = operands[0]
     lines = []
     for length, where, mask in _SHAPES:
