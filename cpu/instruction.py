@@ -291,13 +291,21 @@ class Instruction(Builder):
 
     def load_elements(self, linear: Value, width: int, mask: Value) -> Value:
         """Read the elements that a mask selects, the others as 0; those cannot fault (SDM 2, 2.7.7)."""
-        self.call(vector_memory.load, linear, width // 8 // mask.width, mask, self.memory_access())
+        size = width // 8
+        self.call(vector_memory.load, linear, size // mask.width, mask, self._unmasked(size), self.memory_access())
         return self.vector(width)
 
     def store_elements(self, linear: Value, value: Value, mask: Value) -> None:
         """Write the elements that a mask selects."""
+        size = value.width // 8
         self.set_vector(value)
-        self.call(vector_memory.store, linear, value.width // 8 // mask.width, mask, self.memory_access())
+        self.call(vector_memory.store, linear, size // mask.width, mask, self._unmasked(size), self.memory_access())
+
+    def _unmasked(self, size: int) -> Value:
+        """`size` if the instruction, whose form may have a mask, has none; else 0."""
+        if not self.masked:
+            return self.const(0, 64)
+        return self.register(rc.MASK, 64).eq(-1).select(self.const(size, 64), 0)
 
     # ---- named registers -----------------------------------------------------------------------------------
     def gpr(self, number: int, width: int | None = None) -> Value:
@@ -446,8 +454,9 @@ class Instruction(Builder):
         self.fault_if(self.state(CPL).ne(0), GP)
 
     def require_aligned(self, linear: Value, size: int) -> None:
-        """#GP(0) unless the address is a multiple of size (MOVAPS and the like)."""
-        self.fault_if((linear & (size - 1)).ne(0), GP)
+        """#GP(0) unless the address is a multiple of size (MOVAPS and the like), or the mask selects nothing."""
+        odd = (linear & (size - 1)).ne(0)
+        self.fault_if(odd & self.mask(self.form.elements).ne(0) if self.masked else odd, GP)
 
     # ---- SSE environment --------------------------------------------------------------------------------------
     @property

@@ -3,8 +3,9 @@
     read(s, linear, size, access)            16, 32 or 64 bytes into State[VECTOR]
     write(s, linear, size, access)           from State[VECTOR], all or nothing
     indexed(...), indexed_by_sign(...)       gathers and scatters, under an opmask or under signs
-    load(s, linear, element, mask, access)   `element` bytes for each bit of the mask; the others are 0 in State[VECTOR]
-    store(s, linear, element, mask, access)  all or nothing
+    load(s, linear, element, mask, size, access)   `element` bytes for each bit of the mask; the others are 0 in
+                                             State[VECTOR]. `size` is that of all if there is no mask, else 0
+    store(s, linear, element, mask, size, access)  likewise; all or nothing
     compress(s, element, mask)               the elements of State[VECTOR] whose bit is set become the first ones
     expand(s, count, element, mask)          the first elements of `count` get where a bit is set
 
@@ -59,15 +60,15 @@ def write(s: State, linear: int, size: int, access: int) -> int:
     return 0
 
 
-def first_bytes(mask: int, element: int) -> int:
-    """The size of all elements together if they are the lowest ones, as where there is no mask; 0 if they aren't."""
+def first_bytes(linear: int, mask: int, element: int) -> int:
+    """The size of the selected elements together if they are the lowest ones, and in one page; 0 if they aren't."""
     if mask & (mask + 1) & M64:
         return 0
     size = 0
     while mask != 0:
         size = size + element
         mask = mask >> 1
-    return size
+    return size if (linear & 0xFFF) + size <= 0x1000 else 0
 
 
 def load_first(s: State, linear: int, size: int, element: int, access: int) -> int:
@@ -96,10 +97,11 @@ def store_first(s: State, linear: int, size: int, element: int, access: int) -> 
     return 0
 
 
-def load(s: State, linear: int, element: int, mask: int, access: int) -> int:
+def load(s: State, linear: int, element: int, mask: int, size: int, access: int) -> int:
     """Load the elements whose bit is set."""
     clear(s)
-    size = first_bytes(mask, element)
+    if size == 0:
+        size = first_bytes(linear, mask, element)
     if size != 0:
         return load_first(s, linear, size, element, access)
     at = 0
@@ -113,9 +115,10 @@ def load(s: State, linear: int, element: int, mask: int, access: int) -> int:
     return 0
 
 
-def store(s: State, linear: int, element: int, mask: int, access: int) -> int:
+def store(s: State, linear: int, element: int, mask: int, size: int, access: int) -> int:
     """Store the elements whose bit is set: first all are checked."""
-    size = first_bytes(mask, element)
+    if size == 0:
+        size = first_bytes(linear, mask, element)
     if size != 0:
         return store_first(s, linear, size, element, access)
     at = 0

@@ -256,6 +256,9 @@ def vector_registers(word: int, vector: int, modrm: int, description: int) -> in
     elif kind == C_MASK:
         rm = rm & 7
     third = (word >> vex.V_VVVV) & 31
+    if word & vex.V_EVEX == 0:  # AMD's processors ignore the fourth bit of a mask register's number
+        reg = reg & 7 if (description >> D_REG) & 15 == C_MASK else reg
+        third = third & 7 if (vector >> X_VVVV) & 15 == C_MASK else third
     return (
         REGISTER[((description >> D_REG) & 15) * CLASS_ROW + reg] << rc.REG
         | REGISTER[kind * CLASS_ROW + rm] << rc.RM

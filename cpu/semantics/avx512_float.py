@@ -350,7 +350,7 @@ def classes(i: Instruction, dst: Operand, src: Operand, control: Operand, lane: 
     use_simd(i)
     wanted = i.read(control)
     value = i.read(src)
-    if i.scalar:
+    if i.form.scalar:
         value = value.trunc(lane)
     i.write_mask(dst, i.map(lane, lambda x: classify(i, x, wanted), value))
 
