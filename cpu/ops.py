@@ -60,6 +60,7 @@ class Row:
     sets_rip: bool = False  # the mechanism it calls sets RIP in every case (far transfers, IRET, SYSCALL, INT)
     extra: tuple[Any, ...] = ()  # static arguments passed to the function after the operands (condition code ...)
     rare: bool = False  # few guests execute it: native code is made when one does
+    common: bool = False  # and of those with a VEX encoding, which are rare unless they say so
     # EVEX (SDM 2, 2.7)
     element: int = 0  # bits of an element of the destination, for masking; 0: a mask is refused
     masking: str = "kz"  # what element allows: "k" merging only, "kz" zeroing too, "K" a mask is required
@@ -72,7 +73,7 @@ class Row:
     @property
     def lazy(self) -> bool:
         """Is native code for it made on first use, rather than with all the rest before the first start?"""
-        return self.rare or self.encoding.startswith(("VEX", "EVEX"))
+        return self.rare or (self.encoding.startswith(("VEX", "EVEX")) and not self.common)
 
 
 @dataclass(frozen=True)

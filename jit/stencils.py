@@ -37,7 +37,7 @@ STENCIL_TYPE = ir.FunctionType(VOID, [PTR, I64, I64, I64])
 HOLES = (
     "reg", "rm", "op", "base", "index", "segment", "scale", "disp", "imm", "imm32", "imm64", "disp64", "rip", "next",
     "count", "record", "resume", "tlb", "slot", "slot_next",
-    "slow", "cont", "exec", "leave", "unlinked", "proceed", "constants",
+    "slow", "cont", "exec", "leave", "unlinked", "proceed", "constants", "vvvv",
 )  # fmt: skip
 HOLE = {name: number for number, name in enumerate(HOLES)}
 DEAD = ":dead"  # ends the name of a stencil that leaves out its flag writes
@@ -84,7 +84,7 @@ class StencilEmitter(Emitter):
     def _at(self, name: str) -> ir.Value:
         return self.b.gep(self.s, [self.hole(name)], source_etype=I8)
 
-    _NAMES = {rc.REG: "reg", rc.RM: "rm", rc.OP: "op"}
+    _NAMES = {rc.REG: "reg", rc.RM: "rm", rc.OP: "op", rc.VVVV: "vvvv"}
 
     def record_word(self, index: int) -> Value:
         if index == rc.R_RIP:
@@ -168,14 +168,14 @@ class StencilEmitter(Emitter):
         return b.gep(self._at("tlb"), [at], source_etype=I8)
 
     def load(self, linear: Value, width: int, access: int = 0) -> Value:
-        if width & (width - 1) or width > 128 or self.stored:
+        if width & (width - 1) or width > 256 or self.stored:
             raise NoStencilError
         hit, pointer = self._hit(linear.payload, width // 8, bool(access & 1))
         self._slow_unless(hit)
         return Value(self, self.b.load(pointer, typ=ir.IntType(width), align=1), width)
 
     def store(self, linear: Value, value: Value, access: int = 0) -> None:
-        if value.width & (value.width - 1) or value.width > 128 or self.stored or self.floats:
+        if value.width & (value.width - 1) or value.width > 256 or self.stored or self.floats:
             raise NoStencilError
         hit, pointer = self._hit(linear.payload, value.width // 8, True)
         self._slow_unless(hit)

@@ -53,6 +53,7 @@ from pyemu.jit.stencil_table import (
     H_SLOW,
     H_TLB,
     H_UNLINKED,
+    H_VVVV,
     JUMP,
     MAY_EXIT,
     MEMORY,
@@ -138,6 +139,7 @@ def set_holes(s: State, record: int) -> int:
     hole(s, H_REG, (registers >> rc.REG) & 0xFFFF)
     hole(s, H_RM, (registers >> rc.RM) & 0xFFFF)
     hole(s, H_OP, (registers >> rc.OP) & 0xFFFF)
+    hole(s, H_VVVV, (registers >> rc.VVVV) & 0xFFFF)
     hole(s, H_BASE, (address >> rc.BASE) & 0xFFFF)
     hole(s, H_INDEX, (address >> rc.INDEX_REG) & 0xFFFF)
     hole(s, H_SEGMENT, (address >> rc.SEGMENT_BASE) & 0xFFFF)

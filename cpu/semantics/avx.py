@@ -19,7 +19,7 @@ from pyemu.cpu.semantics.vectors import Vector, broadcast, each, in_lanes, lanes
 from pyemu.cpu.values import Value
 
 
-@op("VEX.128.NP.0F 77", feature="avx", name="vzeroupper", extra=(2,))
+@op("VEX.128.NP.0F 77", feature="avx", name="vzeroupper", extra=(2,), common=True)
 @op("VEX.256.NP.0F 77", feature="avx", name="vzeroall", extra=(0,))
 def vzeroupper(i: Instruction, first: int) -> None:
     use_simd(i)
