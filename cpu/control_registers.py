@@ -50,6 +50,7 @@ from pyemu.cpu.state import (
     ICOUNT,
     M64,
     PDPTE,
+    PKRU,
     RAX,
     RCX,
     RDX,
@@ -69,7 +70,7 @@ CR0_LMSW = CR0_PE | CR0_MP | CR0_EM | CR0_TS
 CR0_TRANSLATION = CR0_PE | CR0_WP | CR0_PG  # what cached translations depend on
 # CR4
 CR4_PSE, CR4_PAE, CR4_PGE, CR4_PCE, CR4_PCIDE, CR4_SMEP = 1 << 4, 1 << 5, 1 << 7, 1 << 8, 1 << 17, 1 << 20
-CR4_TRANSLATION = CR4_PSE | CR4_PAE | CR4_PGE | CR4_PCIDE | CR4_SMEP | CR4_SMAP
+CR4_TRANSLATION = CR4_PSE | CR4_PAE | CR4_PGE | CR4_PCIDE | CR4_SMEP | CR4_SMAP | mode.CR4_LA57 | mode.CR4_PKE
 CR4_PDPTE = CR4_PSE | CR4_PAE | CR4_PGE | CR4_SMEP  # a change of these reloads the PDPTEs (SDM 3, 4.4.1)
 CR3_NO_FLUSH = 1 << 63  # with PCIDs: keep the translations
 CR3_PCID = 0xFFF
@@ -217,7 +218,7 @@ def write_cr4(s: State, value: int) -> int:
     if value & ~s[CR4_ALLOWED]:
         return raise_fault(s, GP, 0)
     if s[EFER] & EFER_LMA:
-        if value & CR4_PAE == 0:
+        if value & CR4_PAE == 0 or (old ^ value) & mode.CR4_LA57:
             return raise_fault(s, GP, 0)
         if value & CR4_PCIDE and old & CR4_PCIDE == 0 and s[CR3] & CR3_PCID:
             return raise_fault(s, GP, 0)
@@ -335,6 +336,34 @@ def xsetbv(s: State) -> int:
     return mode.update(s)
 
 
+# ---- protection keys ---------------------------------------------------------------------------------------------
+def set_pkru(s: State, value: int) -> int:
+    """PKRU = value. The TLB holds rights as PKRU made them."""
+    if s[PKRU] != value:
+        s[PKRU] = value
+        if s[CR4] & mode.CR4_PKE:
+            tlb.flush_all(s)
+    return 0
+
+
+def rdpkru(s: State) -> int:
+    """EDX:EAX = PKRU; ECX must be 0."""
+    if s[CR4] & mode.CR4_PKE == 0:
+        return raise_fault(s, UD, 0)
+    if s[GPR + RCX] & M32:
+        return raise_fault(s, GP, 0)
+    return put_edx_eax(s, s[PKRU])
+
+
+def wrpkru(s: State) -> int:
+    """PKRU = EAX; ECX and EDX must be 0."""
+    if s[CR4] & mode.CR4_PKE == 0:
+        return raise_fault(s, UD, 0)
+    if (s[GPR + RCX] | s[GPR + RDX]) & M32:
+        return raise_fault(s, GP, 0)
+    return set_pkru(s, s[GPR + RAX] & M32)
+
+
 # ---- translation caches -------------------------------------------------------------------------------------------
 def invlpg(s: State, linear: int) -> int:
     """Forget the translation of one page."""
@@ -356,7 +385,7 @@ def invpcid(s: State, kind: int, linear: int) -> int:
     if kind <= INVPCID_CONTEXT and pcid and s[CR4] & CR4_PCIDE == 0:
         return raise_fault(s, GP, 0)
     if kind == INVPCID_ADDRESS:
-        if mode.is_canonical(address) == 0:
+        if mode.is_canonical_base(s, address) == 0:
             return raise_fault(s, GP, 0)
         return tlb.flush_page(s, address)
     if kind == INVPCID_ALL_GLOBAL:

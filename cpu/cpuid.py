@@ -22,6 +22,7 @@ from pyemu.cpu.features import EBX as _EBX
 from pyemu.cpu.features import ECX as _ECX
 from pyemu.cpu.features import EDX as _EDX
 from pyemu.cpu.features import FEATURES
+from pyemu.cpu.mode import CR4_LA57, CR4_OSXSAVE, CR4_PKE, TOP_48, TOP_57
 from pyemu.cpu.models import AMD, DEFAULT_MODEL, HYGON, MODELS, VENDORS, Model, model
 from pyemu.cpu.primitives import call_service, service
 from pyemu.cpu.state import (
@@ -32,6 +33,8 @@ from pyemu.cpu.state import (
     CR4,
     CR4_ALLOWED,
     GPR,
+    LINEAR_TOP,
+    LINEAR_TOP_MAX,
     RAX,
     RBX,
     RCX,
@@ -55,11 +58,10 @@ _CACHES = ((1, 1, 64, 2), (1, 2, 64, 2), (2, 3, 512, 16), (3, 3, 16384, 16))
 # CR4 bits and the feature that each comes with; the others may always be set
 _CR4_FEATURES = {
     "vme": 1 << 0 | 1 << 1, "tsc": 1 << 2, "de": 1 << 3, "pse": 1 << 4, "pae": 1 << 5, "pge": 1 << 7, "fxsr": 1 << 9,
-    "sse": 1 << 10, "umip": 1 << 11, "la57": 1 << 12, "fsgsbase": 1 << 16, "pcid": 1 << 17, "xsave": 1 << 18,
-    "smep": 1 << 20, "smap": 1 << 21, "pku": 1 << 22,
+    "sse": 1 << 10, "umip": 1 << 11, "la57": CR4_LA57, "fsgsbase": 1 << 16, "pcid": 1 << 17, "xsave": 1 << 18,
+    "smep": 1 << 20, "smap": 1 << 21, "pku": CR4_PKE,
 }  # fmt: skip
 _CR4_ALWAYS = 1 << 6 | 1 << 8  # MCE, PCE
-_CR4_OSXSAVE, _CR4_PKE = 1 << 18, 1 << 22
 
 _VENDOR_SHIFT = 16  # in State's CPUID_MODEL: above the number of the model
 
@@ -75,6 +77,7 @@ def configure(s: State, chosen: Model | None = None, announced: Iterable[str] | 
     s[CPUID_MODEL] = VENDORS.index(chosen.vendor) << _VENDOR_SHIFT | number
     for n, word in enumerate(features.bitmap(names)):
         s[CPU_FEATURES + n] = word
+    s[LINEAR_TOP], s[LINEAR_TOP_MAX] = TOP_48, TOP_57 if "la57" in names else TOP_48
     s[CR4_ALLOWED] = _CR4_ALWAYS | sum(bits for name, bits in _CR4_FEATURES.items() if name in names)
     components = sum(1 << c.bit for c in features.COMPONENTS if c.feature in names)
     s[XCR0_ALLOWED] = X87_SSE | components if "xsave" in names else 0
@@ -117,7 +120,7 @@ def _leaf_1(s: State) -> list[int]:
     registers[_EBX] = (s[APIC_ID] & 0xFF) << 24 | min(count, 255) << 16 | CLFLUSH_LINE // 8 << 8
     if count > 1:
         registers[_EDX] |= 1 << 28  # HTT: EBX[23:16] is valid
-    if s[CR4] & _CR4_OSXSAVE:
+    if s[CR4] & CR4_OSXSAVE:
         registers[_ECX] |= 1 << 27  # OSXSAVE
     if not _apic_enabled(s):
         registers[_EDX] &= ~(1 << 9)
@@ -147,7 +150,7 @@ def _leaf_7(s: State, subleaf: int) -> list[int]:
     registers = _announced(s, 7, subleaf)
     if subleaf == 0:
         registers[_EAX] = int(any(_announced(s, 7, 1)))  # the highest subleaf
-        if s[CR4] & _CR4_PKE:
+        if s[CR4] & CR4_PKE:
             registers[_ECX] |= 1 << 4  # OSPKE
     return registers
 

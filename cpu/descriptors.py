@@ -317,7 +317,7 @@ def load_table(s: State, linear: int, size: int) -> int:
     wide = s[MODE] & mode.CODE64
     if memory.read(s, wrap(s, linear + 2), 8 if wide else 4, memory.READ):
         return 1
-    if wide and not mode.is_canonical(s[VALUE]):
+    if wide and not mode.is_canonical_base(s, s[VALUE]):
         return raise_fault(s, GP, 0)
     if size == 2 and not wide:
         s[VALUE] = s[VALUE] & 0xFFFFFF
@@ -366,7 +366,7 @@ def load_ldtr(s: State, selector: int, vector: int, absent: int, ext: int) -> in
         if fetch_upper(s, selector, vector, ext):
             return 1
         base |= (s[VALUE] & 0xFFFFFFFF) << 32
-        if not mode.is_canonical(base):
+        if not mode.is_canonical_base(s, base):
             return raise_fault(s, vector, selector_error(selector, ext))
     s[LDT_SEL] = selector
     s[LDT_BASE] = base
@@ -414,7 +414,7 @@ def ltr(s: State, selector: int) -> int:
         if fetch_upper(s, selector, GP, 0):
             return 1
         base |= (s[VALUE] & 0xFFFFFFFF) << 32
-        if not mode.is_canonical(base):
+        if not mode.is_canonical_base(s, base):
             return raise_fault(s, GP, selector_error(selector, 0))
     if set_type_bits(s, selector, d, TSS_BUSY_BIT):
         return 1

@@ -217,12 +217,12 @@ def call_same_level(s: State, selector: int, d: int, offset: int, size: int, nex
 def call_inner_long(s: State, selector: int, d: int, offset: int, next_rip: int) -> int:
     """CALL through a 64-bit gate to an inner level: SS becomes null."""
     cpl = ds.dpl_of(ds.attr_of(d))
-    if not mode.is_canonical(offset):
+    if not mode.is_canonical(s, offset):
         return raise_fault(s, GP, 0)
     if tasks.long_stack(s, cpl, 0, 0):
         return 1
     pointer = s[VALUE]
-    if not mode.is_canonical(pointer):
+    if not mode.is_canonical(s, pointer):
         return raise_fault(s, STACK_FAULT, 0)
     s[FRAME] = s[SEG_SEL + SS]
     s[FRAME + 1] = s[GPR + RSP]

@@ -78,10 +78,10 @@ IMPLEMENTED = frozenset(
     "fpu vme de pse tsc msr pae cx8 apic sep mtrr pge cmov pat pse36 clflush mmx fxsr sse sse2 ss pni ssse3 cx16 pcid"
     " sse4.1 sse4.2 x2apic movbe popcnt tsc-deadline xsave hypervisor arat fsgsbase smep erms invpcid smap xsaveopt"
     " xsavec xgetbv1 lahf-lm 3dnowprefetch syscall nx mmxext pdpe1gb rdtscp lm invtsc tsc-adjust"
-    # vectors
-    " avx avx2 fma f16c"
     # further instructions of general registers, and system features
-    " abm adx clflushopt cldemote clwb fsrm rdpid rdrand rdseed umip wbnoinvd".split()
+    " abm adx clflushopt cldemote clwb fsrm rdpid rdrand rdseed umip wbnoinvd la57 pku bmi1 bmi2"
+    # vectors
+    " avx avx2 fma f16c aes pclmulqdq sha-ni gfni vaes vpclmulqdq".split()
 )
 
 # What a feature can't be without; those that everything needs are left out.

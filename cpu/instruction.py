@@ -17,7 +17,7 @@ from pyemu.cpu import flags as fl
 from pyemu.cpu import vector_memory
 from pyemu.cpu.decode import record as rc
 from pyemu.cpu.ops import Form, Operand
-from pyemu.cpu.state import CC_DST, CC_SRC, CPL, CS, GPR, MXCSR, RSP, SEG_LIMIT, STACK_MASK, VALUE
+from pyemu.cpu.state import CC_DST, CC_SRC, CPL, CS, GPR, LINEAR_TOP, MXCSR, RSP, SEG_LIMIT, STACK_MASK, VALUE
 from pyemu.cpu.values import Builder, Value
 
 UD, NM, TS, NPV, SSV, GP, PF, MF, AC, XM, DE = 6, 7, 10, 11, 12, 13, 14, 16, 17, 19, 0
@@ -428,7 +428,7 @@ class Instruction(Builder):
     def bad_target(self, target: Value) -> Value:
         """May a near branch not go there: non-canonical in 64-bit mode, beyond the code segment otherwise?"""
         if self.size == 8:
-            return (target.sar(47) + 1).ult(2) ^ 1
+            return (target.sar(self.state(LINEAR_TOP)) + 1).ult(2) ^ 1
         return self.state(SEG_LIMIT + CS).ult(target)
 
     def jump_relative(self, condition: Value | None = None) -> None:

@@ -186,7 +186,7 @@ def deliver_long(s: State, vector: int, error: int, kind: int, rip: int) -> int:
     if gate_code(s, selector, ext):
         return 1
     d = s[VALUE]
-    if not mode.is_canonical(offset):
+    if not mode.is_canonical(s, offset):
         return raise_fault(s, GP, ext)
     cpl = gate_level(s, d)
     pointer = s[GPR + RSP]
@@ -196,7 +196,7 @@ def deliver_long(s: State, vector: int, error: int, kind: int, rip: int) -> int:
         if tasks.long_stack(s, cpl, ist, ext):
             return 1
         pointer = s[VALUE]
-        if not mode.is_canonical(pointer):
+        if not mode.is_canonical(s, pointer):
             return raise_fault(s, STACK_FAULT, ext)
         if cpl != 3:
             access = memory.SYSTEM

@@ -8,7 +8,7 @@ only the hit on plain RAM.
 
 from __future__ import annotations
 
-from pyemu.cpu import debug, paging, physical, tlb
+from pyemu.cpu import debug, mode, paging, physical, tlb
 from pyemu.cpu.faults import AC, GP, SS, raise_fault
 from pyemu.cpu.primitives import code_page_written, mmio_read, mmio_write
 from pyemu.cpu.state import EFER, FAULT_VECTOR, M64, MMU, NO_FAULT, NO_PAGE, RAM_BASE, VALUE, State
@@ -31,7 +31,7 @@ def check_alignment(s: State, linear: int, size: int, access: int) -> int:
     isn't canonical is worse."""
     if linear & (size - 1) == 0 or access & ANY_ALIGNMENT:
         return 0
-    if s[EFER] & paging.EFER_LMA and not paging.canonical(linear):
+    if s[EFER] & paging.EFER_LMA and not mode.is_canonical(s, linear):
         return 0
     return raise_fault(s, AC, 0)
 
@@ -65,7 +65,7 @@ def read_slow(s: State, linear: int, size: int, access: int) -> int:
 
 def both_pages(s: State, linear: int, second: int, access: int, mmu: int) -> int:
     """lookup() of two pages; that an address isn't canonical comes before what paging says of the other."""
-    if paging.canonical(linear) and not paging.canonical(second):
+    if mode.is_canonical(s, linear) and not mode.is_canonical(s, second):
         if s[EFER] & paging.EFER_LMA:
             return raise_fault(s, SS if access & STACK else GP, 0)
     if lookup(s, linear, access, mmu):

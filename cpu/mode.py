@@ -1,14 +1,31 @@
 """The mode word: everything about the processor's mode that decoding and translations depend on, in one word.
 
-`update(s)` recomputes it, and with it the MMU index and the stack mask, from the architectural registers. It runs after
-every change of CR0, CR4, EFER, CS, SS, CPL, EFLAGS.TF/VM/AC or the breakpoints. IOPL, CR4.TSD/UMIP/FSGSBASE and
-IF are not in it: instructions read them when they run.
+`update(s)` recomputes it, and with it the MMU index, the stack mask and the width of canonical addresses, from the
+architectural registers. It runs after every change of CR0, CR4, EFER, CS, SS, CPL, EFLAGS.TF/VM/AC or the breakpoints.
+IOPL, CR4.TSD/UMIP/FSGSBASE and IF are not in it: instructions read them when they run.
 """
 
 from __future__ import annotations
 
 from pyemu.cpu.flags import AC, TF, VM
-from pyemu.cpu.state import CPL, CR0, CR4, CS, EFER, FLAGS, M64, MMU, MODE, SEG_ATTR, SS, STACK_MASK, WATCH_CODE, State
+from pyemu.cpu.state import (
+    CPL,
+    CR0,
+    CR4,
+    CS,
+    EFER,
+    FLAGS,
+    LINEAR_TOP,
+    LINEAR_TOP_MAX,
+    M64,
+    MMU,
+    MODE,
+    SEG_ATTR,
+    SS,
+    STACK_MASK,
+    WATCH_CODE,
+    State,
+)
 
 # Bits of s[MODE].
 CODE64 = 1 << 0  # 64-bit mode: EFER.LMA and CS.L
@@ -36,8 +53,10 @@ MMU_USER_ALIGNED = 3  # CPL 3 with CR0.AM and EFLAGS.AC: misaligned data raises 
 CR0_PE, CR0_MP, CR0_EM, CR0_TS, CR0_NE = 1 << 0, 1 << 1, 1 << 2, 1 << 3, 1 << 5
 CR0_WP, CR0_AM, CR0_PG = 1 << 16, 1 << 18, 1 << 31
 CR4_VME, CR4_PVI, CR4_TSD, CR4_DE, CR4_OSFXSR = 1 << 0, 1 << 1, 1 << 2, 1 << 3, 1 << 9
+CR4_LA57, CR4_PKE = 1 << 12, 1 << 22
 CR4_UMIP, CR4_FSGSBASE, CR4_OSXSAVE, CR4_SMAP = 1 << 11, 1 << 16, 1 << 18, 1 << 21
 EFER_SCE, EFER_LME, EFER_LMA, EFER_NXE = 1 << 0, 1 << 8, 1 << 10, 1 << 11
+TOP_48, TOP_57 = 47, 56  # of LINEAR_TOP: bits from this one on are alike in a canonical address
 ATTR_L, ATTR_DB = 1 << 13, 1 << 14  # of SEG_ATTR
 
 
@@ -88,13 +107,21 @@ def update(s: State) -> int:
             mmu = MMU_USER_ALIGNED
     elif rflags & AC or (cr4 & CR4_SMAP) == 0:
         mmu = MMU_SUPERVISOR_USER_PAGES
+    s[LINEAR_TOP] = TOP_57 if mode & LONG_MODE and cr4 & CR4_LA57 else TOP_48
     s[MODE] = mode | (mmu << MMU_SHIFT)
     s[MMU] = mmu
     s[STACK_MASK] = stack
     return 0
 
 
-def is_canonical(linear: int) -> int:
-    """1 if a 64-bit linear address is canonical for 48 bits (SDM 1, 3.3.7.1)."""
-    upper = linear >> 47
-    return 1 if upper == 0 or upper == 0x1FFFF else 0
+def is_canonical(s: State, linear: int) -> int:
+    """1 if a 64-bit linear address is canonical in the present paging mode, for 48 or 57 bits (SDM 1, 3.3.7.1)."""
+    upper = linear >> s[LINEAR_TOP]
+    return 1 if upper == 0 or upper == M64 >> s[LINEAR_TOP] else 0
+
+
+def is_canonical_base(s: State, linear: int) -> int:
+    """Likewise for what a base or address register may hold: its width is the processor's, whatever the paging mode
+    is (Intel 335252, 2.2; SDM 3, 4.5.2)."""
+    upper = linear >> s[LINEAR_TOP_MAX]
+    return 1 if upper == 0 or upper == M64 >> s[LINEAR_TOP_MAX] else 0

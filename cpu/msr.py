@@ -261,7 +261,7 @@ def write(s: State, index: int, value: int) -> bool:
         return False
     if isinstance(register, Fixed):
         return register.ignores_writes
-    if value & ~register.writable or (register.canonical and not mode.is_canonical(value)):
+    if value & ~register.writable or (register.canonical and not mode.is_canonical_base(s, value)):
         return False
     s[register.word] = value
     return True
@@ -325,7 +325,7 @@ def wrmsr(s: State) -> int:
     index = s[GPR + RCX] & M32
     value = get_edx_eax(s)
     word = base_word(index)
-    if word and mode.is_canonical(value):
+    if word and mode.is_canonical_base(s, value):
         s[word] = value
         return 0
     if call_service(s, WRITE_MSR, index, value):

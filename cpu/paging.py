@@ -6,7 +6,7 @@ State[WALK_RIGHTS], or in a raised page fault. Not here: the table itself (tlb.p
 
 from __future__ import annotations
 
-from pyemu.cpu import physical, tlb
+from pyemu.cpu import mode, physical, tlb
 from pyemu.cpu.faults import GP, SS, raise_fault, raise_page_fault
 from pyemu.cpu.state import (
     CPL,
@@ -17,6 +17,7 @@ from pyemu.cpu.state import (
     M64,
     MMU,
     PDPTE,
+    PKRU,
     RAM_BASE,
     TLB_MISSES,
     WALK_PHYS,
@@ -35,18 +36,14 @@ CR4_PSE, CR4_PAE, CR4_SMEP, CR4_SMAP = 1 << 4, 1 << 5, 1 << 20, 1 << 21
 EFER_LMA, EFER_NXE = 1 << 10, 1 << 11
 P, RW, US, A, D, PS, G = 1, 2, 4, 32, 64, 128, 256
 NX = 1 << 63
+KEY_SHIFT = 59  # bits 62-59: the protection key
 ADDRESS_MASK = physical.PHYSICAL_MASK & ~0xFFF
 RESERVED_HIGH = ((1 << 52) - 1) & ~physical.PHYSICAL_MASK  # address bits above the physical width
 
 FETCH_MMIO = 1 << 63
 
 # page-fault error code (SDM 3, 4.7)
-E_P, E_W, E_U, E_RSVD, E_I = 1, 2, 4, 8, 16
-
-
-def canonical(address: int) -> int:
-    """1 if bits 63-47 are all equal."""
-    return int((address >> 47) == 0 or (address >> 47) == 0x1FFFF)
+E_P, E_W, E_U, E_RSVD, E_I, E_PK = 1, 2, 4, 8, 16, 32
 
 
 def error_code(s: State, access: int, mmu: int) -> int:
@@ -67,7 +64,7 @@ def entry_address(s: State, linear: int, level: int, table: int) -> int:
 
 
 def walk_long(s: State, linear: int, access: int, mmu: int, level: int, top: int) -> int:
-    """PAE (from the page directory) and 4-level walks: `level` levels from table `top`."""
+    """PAE (from the page directory), 4-level and 5-level walks: `level` levels from table `top`."""
     table = top
     rights = tlb.R_WRITE | tlb.R_USER
     reserved = RESERVED_HIGH if s[EFER] & EFER_NXE else RESERVED_HIGH | NX
@@ -107,6 +104,19 @@ def page_mask(size: int, level: int) -> int:
     return (1 << (3 + 9 * level)) - 1
 
 
+def key_rights(s: State, e: int) -> int:
+    """What PKRU forbids of a user page by the key in its entry, as rights (SDM 3, 4.6.2)."""
+    denied = s[PKRU] >> (2 * ((e >> KEY_SHIFT) & 15))
+    return (tlb.R_KEY_NO_ACCESS if denied & 1 else 0) | (tlb.R_KEY_NO_WRITE if denied & 2 else 0)
+
+
+def key_forbids_write(s: State, rights: int, access: int, mmu: int) -> int:
+    """1 for a write that the protection key is against; a supervisor is bound by it with CR0.WP only."""
+    if access & WRITE and rights & tlb.R_KEY_NO_WRITE:
+        return int(mmu & tlb.USER != 0 or s[CR0] & CR0_WP != 0)
+    return 0
+
+
 def allowed(s: State, rights: int, access: int, mmu: int) -> int:
     """1 if the rights of a page allow the access at an MMU index (SDM 3, 4.6.1)."""
     user = rights & tlb.R_USER
@@ -116,6 +126,10 @@ def allowed(s: State, rights: int, access: int, mmu: int) -> int:
         if mmu & tlb.USER:
             return int(user != 0)
         return int(not (user and s[CR4] & CR4_SMEP))
+    if rights & tlb.R_KEY_NO_ACCESS:
+        return 0
+    if key_forbids_write(s, rights, access, mmu):
+        return 0
     if mmu & tlb.USER:
         if not user:
             return 0
@@ -127,8 +141,14 @@ def allowed(s: State, rights: int, access: int, mmu: int) -> int:
 
 def finish(s: State, linear: int, access: int, mmu: int, where: int, e: int, size: int, level: int, rights: int) -> int:
     """The leaf entry is found: check rights, set A and D, and report the 4 KiB page."""
+    if rights & tlb.R_USER and s[CR4] & mode.CR4_PKE and s[EFER] & EFER_LMA:
+        rights = rights | key_rights(s, e)
     if not allowed(s, rights, access, mmu):
-        return raise_page_fault(s, linear, error_code(s, access, mmu) | E_P)
+        error = error_code(s, access, mmu) | E_P
+        if access & EXEC == 0:
+            if rights & tlb.R_KEY_NO_ACCESS or key_forbids_write(s, rights, access, mmu):
+                error = error | E_PK
+        return raise_page_fault(s, linear, error)
     new = e | A
     if access & WRITE:
         new = new | D
@@ -180,9 +200,9 @@ def walk(s: State, linear: int, access: int, mmu: int) -> int:
         s[WALK_RIGHTS] = tlb.R_WRITE | tlb.R_USER | tlb.R_DIRTY | tlb.R_GLOBAL
         return 0
     if s[EFER] & EFER_LMA:
-        if not canonical(linear):
+        if not mode.is_canonical(s, linear):
             return raise_fault(s, SS if access & STACK else GP, 0)
-        return walk_long(s, linear, access, mmu, 4, s[CR3] & ADDRESS_MASK)
+        return walk_long(s, linear, access, mmu, 5 if s[CR4] & mode.CR4_LA57 else 4, s[CR3] & ADDRESS_MASK)
     if s[CR4] & CR4_PAE:
         pdpte = s[PDPTE + ((linear >> 30) & 3)]
         if not pdpte & P:

@@ -176,7 +176,7 @@ def check_code_size(s: State, selector: int, attr: int, ext: int) -> int:
 def check_target(s: State, d: int, offset: int) -> int:
     """#GP(0) if an offset does not lie in a code segment: canonical for 64-bit code, else within the limit."""
     if ds.long_mode(s) and ds.attr_of(d) & ds.L:
-        if mode.is_canonical(offset):
+        if mode.is_canonical(s, offset):
             return 0
     elif offset <= ds.limit_of(d):
         return 0
@@ -280,7 +280,7 @@ def pointer_mask(s: State, attr: int) -> int:
 def frame_linear(s: State, base: int, limit: int, attr: int, mask: int, offset: int, size: int, error: int) -> int:
     """VALUE = linear address of one slot of push_frame()."""
     if mask == M64:
-        if not mode.is_canonical(offset):
+        if not mode.is_canonical(s, offset):
             return raise_fault(s, STACK_FAULT, error)
         s[VALUE] = offset
         return 0

@@ -88,7 +88,7 @@ def sysret(s: State, size: int) -> int:
         return raise_fault(s, GP, 0)
     selector = (s[STAR] >> 48) & 0xFFFF
     rip = s[GPR + RCX]
-    if size == 8 and not mode.is_canonical(rip):
+    if size == 8 and not mode.is_canonical(s, rip):
         return raise_fault(s, GP, 0)
     if s[MODE] & mode.LONG_MODE:
         fl.set_eflags(s, s[GPR + R11] & SYSRET_FLAGS, 0xFFFFFFFF)
@@ -121,7 +121,7 @@ def sysexit(s: State, size: int) -> int:
     rip = s[GPR + RDX]
     rsp = s[GPR + RCX]
     if size == 8:
-        if not mode.is_canonical(rip) or not mode.is_canonical(rsp):
+        if not mode.is_canonical(s, rip) or not mode.is_canonical(s, rsp):
             return raise_fault(s, GP, 0)
         s[GPR + RSP] = rsp
         return enter(s, (s[SYSENTER_CS] + 32) & 0xFFFF, 3, 1, rip)

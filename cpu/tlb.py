@@ -52,6 +52,7 @@ R_NX = 4  # not executable
 R_GLOBAL = 8
 R_DIRTY = 16  # D is set, so a write need not walk again
 R_LARGE = 32
+R_KEY_NO_ACCESS, R_KEY_NO_WRITE = 64, 128  # the page's protection key forbids data accesses, writes
 
 
 def entry(linear: int, mmu: int) -> int:

@@ -1,4 +1,5 @@
-"""The state components of XSAVE beyond x87 and SSE: AVX, opmask, and both parts of ZMM (SDM 1, 13.5). Mechanism subset.
+"""The state components of XSAVE beyond x87 and SSE: AVX, opmask, both parts of ZMM, PKRU (SDM 1, 13.5). Mechanism
+subset.
 
     size(requested, format_word)                     bytes of an area with these components
     store(s, linear, requested, format_word)         write them; the area has been probed
@@ -16,11 +17,13 @@ from __future__ import annotations
 from array import array
 
 from pyemu.cpu import memory, mode
+from pyemu.cpu.control_registers import set_pkru
 from pyemu.cpu.features import COMPONENTS
-from pyemu.cpu.state import M64, MODE, OPMASK, VALUE, VEC, State
+from pyemu.cpu.state import M64, MODE, OPMASK, PKRU, VALUE, VEC, State
 
 HEADER_END = 576  # where components begin (SDM 1, 13.4)
 COMPACTED = 1 << 63
+PKRU_BIT = 9
 
 # The words of State that hold each component, in the order of the area.
 _WORDS = {
@@ -28,6 +31,7 @@ _WORDS = {
     5: [OPMASK + n for n in range(8)],
     6: [VEC + 8 * n + word for n in range(16) for word in (4, 5, 6, 7)],
     7: [VEC + 8 * n + word for n in range(16, 32) for word in range(8)],
+    9: [PKRU],
 }
 _HERE = [c for c in COMPONENTS if c.bit in _WORDS]
 COUNT = len(_HERE)
@@ -35,7 +39,7 @@ BIT = array("B", [c.bit for c in _HERE])
 OFFSET = array("H", [c.offset for c in _HERE])
 SIZE = array("H", [c.size for c in _HERE])
 # Words that 32-bit code reaches: of eight registers, none of the upper sixteen (SDM 1, 13.5.2 and 13.5.5)
-LEGACY_WORDS = array("H", [{2: 16, 5: 8, 6: 32, 7: 0}[c.bit] for c in _HERE])
+LEGACY_WORDS = array("H", [{2: 16, 5: 8, 6: 32, 7: 0, 9: 1}[c.bit] for c in _HERE])
 WORDS = array("H", [word for c in _HERE for word in _WORDS[c.bit]])
 FIRST = array("H", [sum(len(_WORDS[c.bit]) for c in _HERE[:k]) for k in range(COUNT)])
 ALL = sum(1 << c.bit for c in _HERE)
@@ -97,7 +101,10 @@ def load(s: State, linear: int, requested: int, present: int, format_word: int) 
                 s[VALUE] = 0
                 if (present >> BIT[k]) & 1:
                     memory.read(s, (at + 8 * n) & M64, 8, memory.READ)
-                s[WORDS[FIRST[k] + n]] = s[VALUE]
+                if BIT[k] == PKRU_BIT:
+                    set_pkru(s, s[VALUE] & 0xFFFFFFFF)
+                else:
+                    s[WORDS[FIRST[k] + n]] = s[VALUE]
     return 0
 
 

@@ -306,8 +306,9 @@ def enter_jump(s: State, block: int) -> int:
     """Let indirect jumps find a block without the loop, in 64-bit mode. Both pages of one that spans two are where they
     are until the jump cache forgets that half of the address space."""
     rip = peek64(block + 8 * ly.B_RIP)
-    one_half = (rip ^ (rip + peek64(block + 8 * ly.B_BYTES))) >> 63 == 0
-    if s[MODE] & (md.CODE64 | md.BREAKPOINTS) == md.CODE64 and one_half:
+    end = (rip + peek64(block + 8 * ly.B_BYTES)) & M64
+    inline = translator.jumps_inline(rip) and translator.jumps_inline(end)
+    if s[MODE] & (md.CODE64 | md.BREAKPOINTS) == md.CODE64 and inline:
         entry = jump_entry(s, rip)
         half = rip >> 63
         if peek64(entry) == ly.JUMP_EMPTY:

@@ -240,6 +240,7 @@ class StencilEmitter(Emitter):
         raise NoStencilError
 
     def bad_target(self, target: Value) -> Value:
+        # with 57-bit addresses this sends some good ones to the handler, which knows the paging mode
         return (target.sar(47) + 1).ult(2).__invert__()
 
     def narrow_rip(self, target: Value) -> Value:

@@ -55,9 +55,13 @@ define preserve_nonecc void @thunk.unlinked(ptr %s, i64 %tmp, i64 %a, i64 %b) no
 }}
 define preserve_nonecc void @thunk.proceed(ptr %s, i64 %tmp, i64 %a, i64 %b) nounwind {{
 {waiting}  %event = icmp ne i64 %waiting.{len(EVENTS)}, 0
-  br i1 %event, label %leave, label %look
-look:
 {_word("rip.at", RIP)}  %rip = load i64, ptr %rip.at
+  %top = ashr i64 %rip, {ly.JUMP_CACHE_MODE_SHIFT}
+  %signs = add i64 %top, 1
+  %wide = icmp ugt i64 %signs, 1
+  %stop.here = or i1 %event, %wide
+  br i1 %stop.here, label %leave, label %look
+look:
 {_word("mode.at", MODE)}  %mode = load i64, ptr %mode.at
 {_word("cache.at", ly.JUMP_CACHE)}  %cache = load ptr, ptr %cache.at
   %folded = shl i64 %mode, {ly.JUMP_CACHE_MODE_SHIFT}

@@ -202,9 +202,10 @@ def goto_stub(s: State, target: int) -> int:
     return stub
 
 
-def canonical(address_: int) -> int:
-    """1 for a canonical address."""
-    return int(((address_ >> 47) + 1) & 0x1FFFF < 2)
+def jumps_inline(rip: int) -> int:
+    """1 for an address that is canonical for 48 bits. Code elsewhere, which 5-level paging allows, is left to the loop:
+    it has no room for the mode in a tag of the jump cache."""
+    return int(((rip >> 47) + 1) & 0x1FFFF < 2)
 
 
 def instruction(s: State, block: int, record: int, dead: int, at: int) -> int:
@@ -218,7 +219,7 @@ def instruction(s: State, block: int, record: int, dead: int, at: int) -> int:
     if info & RELATIVE:
         following = s[ly.HOLE_VALUES + H_NEXT]
         target = (following + peek64(record + 8 * rc.IMM)) & M64
-        if canonical(target) == 0:
+        if jumps_inline(target) == 0 or jumps_inline(following) == 0:
             return execute(s, at)
         taken = make_slot(s, block, target)
         if info & JUMP == 0:
@@ -240,7 +241,7 @@ def finish(s: State, block: int, record: int, at: int) -> int:
     following = s[ly.HOLE_VALUES + H_NEXT]
     if info & ENDS:
         return paste(s, PROCEED, at)
-    if s[MODE] & md.CODE64 == 0:
+    if s[MODE] & md.CODE64 == 0 or jumps_inline(following) == 0:
         return paste(s, STOP, at)
     if (following ^ peek64(block + 8 * ly.B_RIP)) >> 12 == 0:
         hole(s, H_SLOT, make_slot(s, block, following))

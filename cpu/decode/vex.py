@@ -100,6 +100,9 @@ def undefined(word: int, vector: int, mode64: int) -> int:
     return int(mask == 0 and vector & X_NEEDS_MASK != 0 and word & V_EVEX != 0)
 
 
+assert 8 * ONES < 1 << 16  # it stands in 16 bits of the record
+
+
 def mask_offset(word: int) -> int:
     """Byte offset in State of the mask: all ones for k0."""
     mask = (word >> V_MASK) & 7

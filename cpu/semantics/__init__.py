@@ -7,8 +7,8 @@ import importlib
 # The order in which the rows register, and so the numbers of the forms.
 FAMILIES = (
     "alu", "move", "shift", "muldiv", "bits", "stack", "control", "string", "segment", "system",
-    "sse", "sse2", "ssse3", "sse41", "sse42", "avx", "fma", "gather", "avx512_float", "mmx", "x87",
-    "opmask", "permute", "compress", "avx512_compare", "avx512_integer", "avx512_convert",
+    "bmi", "sse", "sse2", "ssse3", "sse41", "sse42", "avx", "fma", "gather", "avx512_float", "aes", "gfni", "sha",
+    "opmask", "permute", "compress", "avx512_compare", "avx512_integer", "avx512_convert", "mmx", "x87",
 )  # fmt: skip
 
 

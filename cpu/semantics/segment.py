@@ -10,7 +10,21 @@ from pyemu.cpu.instruction import GP, READ, UD, WRITE, Instruction
 from pyemu.cpu.mode import CR4_FSGSBASE
 from pyemu.cpu.ops import Operand, op
 from pyemu.cpu.semantics.rows import stacked
-from pyemu.cpu.state import CR4, DS, ES, FS, GS, ICOUNT, SEG_BASE, SEG_SEL, SHADOW, SS, STACK_SHADOW, State
+from pyemu.cpu.state import (
+    CR4,
+    DS,
+    ES,
+    FS,
+    GS,
+    ICOUNT,
+    LINEAR_TOP_MAX,
+    SEG_BASE,
+    SEG_SEL,
+    SHADOW,
+    SS,
+    STACK_SHADOW,
+    State,
+)
 from pyemu.cpu.values import Value
 
 MECHANISM: dict[str, Any] = {"ends_block": True}
@@ -156,7 +170,7 @@ def read_base(i: Instruction, dst: Operand, segment: int) -> None:
 def write_base(i: Instruction, src: Operand, segment: int) -> None:
     _require_fsgsbase(i)
     base = i.read(src).zext(64)
-    i.fault_if((base.sar(47) + 1).ult(2) ^ 1, GP)
+    i.fault_if((base.sar(i.state(LINEAR_TOP_MAX)) + 1).ult(2) ^ 1, GP)
     i.set_state(SEG_BASE + segment, base)
 
 

@@ -137,6 +137,8 @@ _PLAIN: tuple[tuple[str, str, Callable[[State], int], dict[str, Any]], ...] = (
     ("0F A2", "cpuid", cpuid_model.cpuid, {}),
     ("NP 0F 01 D0", "xgetbv", cr.xgetbv, {"feature": "xsave"}),
     ("NP 0F 01 D1", "xsetbv", cr.xsetbv, {"feature": "xsave", **END}),
+    ("NP 0F 01 EE", "rdpkru", cr.rdpkru, {"feature": "pku"}),
+    ("NP 0F 01 EF", "wrpkru", cr.wrpkru, {"feature": "pku"}),
     ("0F 01 F8", "swapgs", syscalls.swapgs, {"modes": "64"}),
     ("0F 01 F9", "rdtscp", cr.rdtscp, {"feature": "rdtscp"}),
 )

@@ -319,7 +319,7 @@ def test_ltr(twin: Twin) -> None:
 
 def test_ltr_reads_16_bytes_in_long_mode(twin: Twin) -> None:
     m = setup.long()
-    m.put(setup.GDT + 0x60, "QQ", setup.descriptor(0x12345678, 0x67, 0x89), 0x00009000)
+    m.put(setup.GDT + 0x60, "QQ", setup.descriptor(0x12345678, 0x67, 0x89), 0x01000000)
     assert twin(ds.ltr)(m.s, 0x60) == 1  # a base that is not canonical
     assert fault(m) == (GP, 0x60)
     m.put(setup.GDT + 0x68, "Q", 0x00001000)
@@ -342,7 +342,7 @@ def test_table_registers_in_memory(twin: Twin, make: Callable[[], setup.Machine]
 
 def test_lgdt_checks(twin: Twin) -> None:
     m = setup.long()
-    m.put(0x8000, "HQ", 0x1FF, 1 << 47)
+    m.put(0x8000, "HQ", 0x1FF, 1 << 56)
     assert twin(ds.lgdt)(m.s, 0x8000, 8) == 1
     assert fault(m) == (GP, 0)
     m = setup.protected()

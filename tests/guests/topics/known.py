@@ -85,6 +85,9 @@ KNOWN: dict[str, str] = {
     "paging.[124][kmg]_*": "SDM 3, 4.7: P is set in the error code of a reserved-bit violation; 4.8: flags of entries that grant nothing",
     "paging.reserved_*": "SDM 3, 4.7: P is set in the error code of a reserved-bit violation",
     "paging.noncanonical_*": "SDM 3, 6.15: #SS for the stack segment; SDM 2: transfers fault at the instruction",
+    "five_levels.*reserved*": "SDM 3, 4.7: P is set in the error code of a reserved-bit violation",
+    "five_levels.four_levels_base_beyond": "SDM 2, WRMSR: a base that is not canonical is #GP",
+    "five_levels.not_canonical_stack": "SDM 3, 6.15: #SS for the stack segment",
     "paging.across_add": "SDM 3, 4.7: W is set in the error code of a read-modify-write",
     "segmentation.load_*_in_no_ldt": "SDM 2, MOV: with a null LDTR every selector of the LDT is beyond its limit",
     **dict.fromkeys(

@@ -16,7 +16,7 @@ from tests.guests.topics.program import (
 EFER, STAR, LSTAR, CSTAR, FMASK, FS_BASE, GS_BASE, KERNEL_GS_BASE = (
     0xC0000080, 0xC0000081, 0xC0000082, 0xC0000083, 0xC0000084, 0xC0000100, 0xC0000101, 0xC0000102,
 )  # fmt: skip
-HIGH = 0x800000000000
+HIGH = 1 << 56  # not canonical, for 57 bits either
 
 
 def wr(msr: int, value: int | str) -> str:
@@ -137,7 +137,7 @@ def program() -> Program:
     ):
         p.check(
             f"noncanonical_{name}",
-            f"mov ecx, {msr:#x}\nxor eax, eax\nmov edx, 0x8000\nnc_{name}: wrmsr",
+            f"mov ecx, {msr:#x}\nxor eax, eax\nmov edx, {HIGH >> 32:#x}\nnc_{name}: wrmsr",
             vector=GP,
             error=0,
             ip=f"nc_{name}",
