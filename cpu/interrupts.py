@@ -402,7 +402,15 @@ def freeze(s: State) -> int:
 
 
 def deliver_fault(s: State) -> int:
-    """Deliver the noted exception, and those that its delivery raises: 0, or 2 for shutdown."""
+    """Deliver the noted exception, and those that its delivery raises: 0, or 2 for shutdown. It counts as an
+    instruction: a guest whose handlers only fault would otherwise use up no budget and no counted time."""
+    status = deliver_noted(s)
+    s[ICOUNT] = s[ICOUNT] + 1  # last: RF is told by the count
+    return status
+
+
+def deliver_noted(s: State) -> int:
+    """Deliver the noted exception."""
     s[STEPPING] = 0
     s[PENDING_DEBUG] = 0  # the traps of an instruction that didn't complete
     if s[FAULT_VECTOR] == MF and s[CR0] & mode.CR0_NE == 0:

@@ -12,7 +12,7 @@ from pyemu.cpu import far_transfers, flag_changes, interrupts
 from pyemu.cpu import iret as return_from_interrupt
 from pyemu.cpu.decode import record as rc
 from pyemu.cpu.faults import BP, BR, DB
-from pyemu.cpu.instruction import GP, READ, UD, Instruction
+from pyemu.cpu.instruction import GP, READ, STACK_ACCESS, UD, Instruction
 from pyemu.cpu.ops import Operand, op
 from pyemu.cpu.semantics.rows import CONDITIONS, near
 from pyemu.cpu.state import GPR, RCX, RSP
@@ -61,7 +61,7 @@ def call_operand(i: Instruction, target: Operand) -> None:
 @near("C3")
 @near("C2", "Iw")
 def ret(i: Instruction, *release: Operand) -> None:
-    target = i.load(i.stack_linear(0, i.size, READ), i.width).zext(64)
+    target = i.load(i.stack_linear(0, i.size, READ), i.width, STACK_ACCESS).zext(64)
     i.fault_if(i.bad_target(target), GP)
     extra = i.read(release[0]).zext(64) if release else i.const(0, 64)
     i.set_stack(i.gpr(RSP, 64) + i.size + extra)

@@ -98,6 +98,12 @@ def sahf(i: Instruction) -> None:
     i.flags_only(cf=ah.bit(0), pf=ah.bit(2), af=ah.bit(4), zf=ah.bit(6), sf=ah.bit(7))
 
 
+@op("D6", modes="legacy", flags="r")
+def salc(i: Instruction) -> None:
+    """AL = all bits CF. The manuals leave it out; all processors have it."""
+    i.set_gpr(RAX, i.cf().sext(8))
+
+
 # ---- single flags --------------------------------------------------------------------------------------------
 @op("F5", flags="m")
 def cmc(i: Instruction) -> None:

@@ -48,7 +48,7 @@ def pusha(i: Instruction) -> None:
 
 def popa(i: Instruction) -> None:
     size = i.size
-    for number in range(8):
+    for number in reversed(range(8)):  # from the top of the stack: that is the fault that is seen
         if number != RSP:
             i.set_gpr(number, i.load(i.stack_linear(size * (7 - number), size, READ), i.width))
     i.move_stack(8 * size)

@@ -123,7 +123,7 @@ INSTRUCTIONS = {
 WITHOUT = {
     "de", "pse", "pae", "apic", "mtrr", "pge", "pat", "pse36", "pcid", "x2apic", "tsc-deadline", "hypervisor", "arat",
     "smep", "erms", "xgetbv1", "nx", "pdpe1gb", "lm", "invtsc", "ss", "mmxext",
-    "cldemote", "fsrm", "la57", "umip", "wbnoinvd", "tsc-adjust",
+    "cldemote", "fsrm", "la57", "umip", "vme", "wbnoinvd", "tsc-adjust",
 }  # fmt: skip
 
 

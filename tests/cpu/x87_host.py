@@ -126,9 +126,7 @@ def run_host(code: bytes, images: Sequence[Image]) -> list[Image]:
         memory = bytes(record[MEMORY : MEMORY + len(image.memory)])
         fip, fcs, fop, fdp, fds = struct.unpack_from("<IHHIH", record, _OUT + 12)
         operand = loop.data_address + _SIZE * number + MEMORY
-        pointers = _name_pointers(
-            fop, fip, fcs, fdp, fds, (HOST_CS, loop.code_address & M32), (HOST_DS, operand & M32)
-        )
+        pointers = _name_pointers(fop, fip, fcs, fdp, fds, (HOST_CS, loop.code_address & M32), (HOST_DS, operand & M32))
         results.append(Image(st, control, status, _abridged(tags), memory, rax, rflags & ARITHMETIC_FLAGS, pointers))
     return results
 

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 
 from pyemu.cpu.ops import Form, parse_encoding
 from tests.differential import case as c
-from tests.differential.encoder import Address, Choice, NotEncodable, encode, immediate_sizes
+from tests.differential.encoder import Address, Choice, NotEncodable, encode, immediate_sizes, replace
+from tests.differential.vector_encoder import VectorChoice, displacement_unit, encode_vector
 
 M64, M32 = (1 << 64) - 1, (1 << 32) - 1
 RCX, RDX, RBX, RSP, RBP, RSI, RDI = 1, 2, 3, 4, 5, 6, 7
@@ -52,6 +53,8 @@ _FLAGS = [
 AC, DF, TF = 1 << 18, 1 << 10, 1 << 8
 FS_BASE, GS_BASE = 0x1230, 0x7000_0000_0000
 POOL = 256
+# Zen 4 makes LOOPNE of LOOPE with F2, and LOOPE of LOOPNE with F3; the manuals give these prefixes no meaning there.
+CHOOSE_BY_PREFIX = ("loope", "loopne")
 
 Fixed = list[tuple[int, int]]  # register, value
 
@@ -66,14 +69,16 @@ class Instruction:
     fixed: tuple[tuple[int, int], ...]  # (register, value)
     fs: int = 0
     gs: int = 0
+    indices: tuple[int, bytes] = (-1, b"")  # vector register, and what it holds
 
 
 class Generator:
     """A stream of instructions and states that depends only on the seed."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, pools: bool = True) -> None:
         self.random = random.Random(seed)
-        self.renew()
+        if pools:
+            self.renew()
 
     # ---- pools ------------------------------------------------------------------------------------------------
     def renew(self) -> None:
@@ -190,14 +195,16 @@ class Generator:
         where = self._target(form, bits)
         offset = (where - base) & M64
         if form.is_memory:
-            address, fixed = self._address(bits, narrow, offset, registers)
+            address, fixed = self._address(bits, narrow, offset, registers, displacement_unit(form))
+            if form.row.vsib:
+                address, fixed = self._vector_address(form, bits, narrow, offset, registers)
         first, _ = immediate_sizes(form, 8)
         imm = self._immediate(form, 8 * first, offset if moffs else None)
-        lock = r.random() < (0.3 if form.row.lock and form.is_memory else 0.005)
+        lock = not form.space and r.random() < (0.3 if form.row.lock and form.is_memory else 0.005)
         repeat = 0
         if form.row.rep and r.random() < 0.6:
             repeat = r.choice((0xF2, 0xF3))
-        elif not encoding.prefix and r.random() < 0.02:
+        elif not encoding.prefix and form.row.name not in CHOOSE_BY_PREFIX and r.random() < 0.02:
             repeat = r.choice((0xF2, 0xF3))
         choice = Choice(
             reg=r.randrange(registers),
@@ -217,7 +224,44 @@ class Generator:
             redundant66=r.random() < 0.03,
             order=r.randrange(8),
         )
-        return Instruction(encode(form, bits, choice, rip), form, bits, tuple(fixed), fs, gs)
+        code = self._vector_code(form, bits, choice, rip) if form.space else encode(form, bits, choice, rip)
+        return Instruction(code, form, bits, tuple(fixed), fs, gs, self._indices(form, address))
+
+    def _vector_code(self, form: Form, bits: int, choice: Choice, rip: int) -> bytes:
+        """VEX and EVEX: 32 registers where there are, masks, zeroing, rounding."""
+        r, row = self.random, form.row
+        if form.space == "EVEX" and bits == 64:
+            more = [r.randrange(32) for _ in range(3)]
+            kinds = {o.source: o.kind for o in form.operands}
+            choice = replace(
+                choice,
+                reg=more[0] if kinds.get("reg") == "xmm" else choice.reg,
+                rm=more[1] if kinds.get("rm") == "xmm" else choice.rm,
+                vvvv=more[2] if kinds.get("vvvv") == "xmm" else choice.vvvv,
+            )
+        mask = (
+            r.randrange(1, 8) if form.space == "EVEX" and (row.element or r.random() < 0.02) and r.random() < 0.6 else 0
+        )
+        if row.masking == "K" and row.element and r.random() < 0.97:
+            mask = mask or r.randrange(1, 8)
+        zeroing = bool(mask) and r.random() < (0.4 if row.masking == "kz" else 0.02)
+        vector = VectorChoice(mask, zeroing, r.randrange(4), r.getrandbits(4), r.random() < 0.7)
+        parsed = parse_encoding(row.encoding)
+        kinds_of = {o.source: o.kind for o in form.operands}
+        fix = {
+            s: getattr(choice, s) & 7 for s in ("reg", "rm", "vvvv") if kinds_of.get(s) == "mask" and r.random() < 0.97
+        }
+        return encode_vector(form, parsed, bits, replace(choice, **fix), vector, rip)
+
+    def _indices(self, form: Form, address: Address | None) -> tuple[int, bytes]:
+        """For VSIB: the vector register of the indices, and small ones in it."""
+        r, width = self.random, form.row.vsib
+        if not width or address is None:
+            return -1, b""
+        values = [r.choice((0, 0, 1, 2, 8, -1, -4, 16, r.randrange(-40, 40))) for _ in range(512 // width)]
+        if r.random() < 0.1:
+            values[r.randrange(len(values))] = r.getrandbits(width - 1)
+        return address.index, b"".join((v & (1 << width) - 1).to_bytes(width // 8, "little") for v in values)
 
     def _immediate(self, form: Form, bits: int, offset: int | None) -> int:
         r = self.random
@@ -252,7 +296,21 @@ class Generator:
             return r.choice((1 << 47, (1 << 47) - 2, M64 << 47 & M64, 0x123456789ABCDEF0, 0x7FFF_FFFF_FFFF - 1))
         return r.choice((0, 0xFFFFFFFE, 0x12345678))
 
-    def _address(self, bits: int, narrow: bool, offset: int, registers: int) -> tuple[Address, Fixed]:
+    def _vector_address(
+        self, form: Form, bits: int, narrow: bool, offset: int, registers: int
+    ) -> tuple[Address, Fixed]:
+        """VSIB: a base, and a vector register of indices."""
+        r = self.random
+        if narrow and bits == 32:
+            raise NotEncodable("VSIB has no 16-bit form")
+        base, size = r.randrange(registers), r.choice((1, 4))
+        index = r.randrange(32 if form.space == "EVEX" and bits == 64 else registers)
+        unit = displacement_unit(form)
+        disp = r.randrange(-128, 128) * unit if size == 1 else r.randrange(-(1 << 31), 1 << 31)
+        at = (offset - disp) & (M64 if bits == 64 and not narrow else M32)
+        return Address(base, index, r.randrange(4), disp, size), [(base, at)]
+
+    def _address(self, bits: int, narrow: bool, offset: int, registers: int, unit: int) -> tuple[Address, Fixed]:
         """An addressing form, and register values that make it give `offset`."""
         r = self.random
         if narrow and bits == 32:
@@ -279,7 +337,7 @@ class Generator:
         size = r.choice((0, 1, 4))
         if size == 0 and base & 7 == RBP:
             size = 1
-        disp = 0 if size == 0 else r.randrange(-128, 128) if size == 1 else r.randrange(-(1 << 31), 1 << 31)
+        disp = 0 if size == 0 else r.randrange(-128, 128) * unit if size == 1 else r.randrange(-(1 << 31), 1 << 31)
         fixed = []
         value = 0
         if index >= 0:
@@ -290,6 +348,14 @@ class Generator:
         return Address(base=base, index=index, scale=scale, disp=disp, disp_size=size), fixed
 
     # ---- states ----
+    def given_plain(self, bits: int) -> bytes:
+        """A state in which nothing is special: all zero, exceptions masked, masks all ones."""
+        head = struct.pack("<7Q", 0, 0x202, bits, 0, 0, 0, 0)
+        control = struct.pack("<9Q", 0x37F, 0, 0xFF, 0, 0, 0, 0, 0, 0x1F80)
+        registers = struct.pack("<QQ", 1 << 63, 0x3FFF) * 8
+        record = b"".join((bytes(128), head, bytes(8), registers, control, bytes(2048), b"\xff" * 64, bytes(c.MEMORY)))
+        return record.ljust(c.RECORD, b"\0")
+
     def given(self, instruction: Instruction, rip: int) -> bytes:
         """A random state before an instruction."""
         r = self.random
@@ -320,5 +386,10 @@ class Generator:
         elif r.random() < 0.01:
             flags |= TF
         head = struct.pack("<7Q", rip, flags, instruction.bits, 0, 0, instruction.fs, instruction.gs)
-        record = b"".join((gpr, head, bytes(8), r.choice(self.fps), r.choice(self.memories)))
+        fp = r.choice(self.fps)
+        register, indices = instruction.indices
+        if register >= 0:
+            at = c.R_VEC - c.R_FP + 64 * register
+            fp = fp[:at] + indices + fp[at + 64 :]
+        record = b"".join((gpr, head, bytes(8), fp, r.choice(self.memories)))
         return record.ljust(c.RECORD, b"\0")

@@ -34,9 +34,7 @@ ALL = {form.row.function.__module__.rpartition(".")[2] for form in build_table()
         ("pyemu.cpu.instruction", ALL, {*ALL, "helpers"}),
     ],
 )
-def test_an_edit_touches(
-    module: str, handlers: set[str], stencils: set[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_edit_touches(module: str, handlers: set[str], stencils: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Exactly these modules' shards."""
     assert changed_by_edit(module, monkeypatch) == (handlers, stencils)
 

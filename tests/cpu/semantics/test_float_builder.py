@@ -69,15 +69,19 @@ def to_half(i: Instruction) -> None:
     i.set_state(VEC, i.map(32, lambda x: i.convert("float_to_float", x, 16, mode), i.state(VEC + 8, 64)))
 
 
-DEFINITIONS: dict[str, tuple[int, Definition]] = {
-    f"fma{width}x{lanes} {product:d}{addend:d}": (width, multiply_add(width, lanes, product, addend))
-    for width, lanes in ((32, 1), (64, 1), (32, 4), (64, 2), (64, 4))
-    for product, addend in ((False, False), (True, False), (False, True), (True, True))
-} | {
-    f"{name}{width}": (width, arithmetic(width, name))
-    for width in (32, 64)
-    for name in ("fadd", "fsub", "fmul", "fdiv", "fmin", "fmax")
-} | {"narrow": (64, narrow), "from half": (16, from_half), "to half": (32, to_half)}
+DEFINITIONS: dict[str, tuple[int, Definition]] = (
+    {
+        f"fma{width}x{lanes} {product:d}{addend:d}": (width, multiply_add(width, lanes, product, addend))
+        for width, lanes in ((32, 1), (64, 1), (32, 4), (64, 2), (64, 4))
+        for product, addend in ((False, False), (True, False), (False, True), (True, True))
+    }
+    | {
+        f"{name}{width}": (width, arithmetic(width, name))
+        for width in (32, 64)
+        for name in ("fadd", "fsub", "fmul", "fdiv", "fmin", "fmax")
+    }
+    | {"narrow": (64, narrow), "from half": (16, from_half), "to half": (32, to_half)}
+)
 
 
 def form(name: str) -> Form:
@@ -131,7 +135,6 @@ def test_back_ends_agree(name: str) -> None:
     for s in states:
         keep.append(twins.attach(s, ctypes.create_string_buffer(4096)))
     reference, (_, on_host), (_, in_software) = Concrete(states[0]), native(name, True), native(name, False)
-
 
     def in_python(s: State) -> int:
         return reference.execute(form(name), [0] * rc.WORDS)

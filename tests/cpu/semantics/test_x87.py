@@ -22,7 +22,7 @@ from tests.cpu.x87_host import AREA, MEMORY, Emulated, Image
 on_host = pytest.mark.skipif(not host.HOST_IS_X86_64, reason="compares with the host CPU, which isn't an x86-64")
 
 CASES = 40
-RETRIES = 3  # a context switch makes AMD's processors forget where the last instruction was
+RETRIES = 50  # a context switch makes AMD's processors forget where the last instruction was
 C1, CONDITIONS, ES = 0x200, 0x4700, 0x80
 ONE, TWO = 0x3FFF8000000000000000, 0x40008000000000000000
 INDEFINITE = 0xFFFFC000000000000000
