@@ -21,7 +21,7 @@ from pyemu.cpu import flags as fl
 from pyemu.cpu import iret as ir
 from pyemu.cpu import segments
 from pyemu.cpu.faults import DF, GP
-from pyemu.cpu.state import CPL, FAULT_ERROR, FAULT_VECTOR, GPR, RAX, RIP, RSP, VALUE
+from pyemu.cpu.state import CPL, FAULT_ERROR, FAULT_VECTOR, GPR, ICOUNT, RAX, RIP, RSP, VALUE
 from tests.cpu import system_setup as setup
 
 # The stubs that come with it are incomplete: to the type checker it is opaque.
@@ -206,6 +206,7 @@ def ours(m: setup.Machine, case: Case) -> Outcome:
     s = m.s
     if case.run():
         return Outcome(s[FAULT_VECTOR])
+    s[ICOUNT] += 1  # the instruction is done: RF that it popped is for the next one
     rip = s[RIP] if case.jumps else s[RIP] + len(case.code)
     zf = s[VALUE + 1] if case.flag else None
     rflags = fl.eflags(s) if case.name == "iret" else None
