@@ -41,6 +41,7 @@ def run(*arguments: str) -> tuple[int, int, str]:
         if not line:
             break
         lines.append(line)
+    child.stdout.close()
     status = child.wait()
     done = _DONE.search("".join(lines[-3:]))
     programs, instructions = (int(done[1]), int(done[2])) if done else (0, 0)
