@@ -37,6 +37,8 @@ FLAVOURS = {
     "686-pae": Flavour("-686-pae", BOOT_32_SECONDS, is_32bit=True),
 }
 
+MINUTES = pytest.mark.long  # each, until 32-bit code has stencils
+
 
 def boot_log(command: list[str], seconds: float = BOOT_SECONDS) -> tuple[str, int]:
     """Runs a guest that needs no typing to its end; its log and the emulator's status."""
@@ -59,7 +61,7 @@ def unexpected_trouble(log: str, kernel: Path, initrd: Path) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("linux")
-@pytest.mark.parametrize("name", FLAVOURS)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=MINUTES) if f.is_32bit else n for n, f in FLAVOURS.items()])
 def test_kernel_reaches_a_shell_that_works_and_powers_off(
     name: str, emulator: tuple[str, ...], guests: Guests, tmp_path: Path
 ) -> None:
