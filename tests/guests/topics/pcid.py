@@ -82,7 +82,7 @@ def program() -> Program:
     p.check("type_high", invpcid(1 << 32, 0, 0, "inv_2: "), vector=GP, error=0, ip="inv_2")
     p.check("descriptor_reserved", invpcid(1, 0x1000, 0, "inv_3: "), vector=GP, error=0, ip="inv_3")
     p.check("descriptor_reserved_63", invpcid(0, 1 << 63, 0, "inv_4: "), vector=GP, error=0, ip="inv_4")
-    p.check("noncanonical", invpcid(0, 0, 1 << 47, "inv_5: "), vector=GP, error=0, ip="inv_5")
+    p.check("noncanonical", invpcid(0, 0, 1 << 62, "inv_5: "), vector=GP, error=0, ip="inv_5")
     p.check("noncanonical_unused", invpcid(1, 0, 1 << 47))
     p.check(
         "descriptor_fault",
