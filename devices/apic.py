@@ -157,6 +157,10 @@ class Apic(Device):
         self._timer.rearm(self.state.lvt[0])
 
     @property
+    def timer(self) -> ApicTimer:
+        return self._timer
+
+    @property
     def mmio_base(self) -> int | None:
         """Where the register page is; None while disabled and in x2APIC mode."""
         base = self.state.base

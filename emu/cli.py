@@ -98,6 +98,7 @@ OPTIONS = (
     Option(("S",), "", "don't start the guest before the monitor's cont"),
     Option(("icount",), "N", "count time in instructions of 2^N ns: N or shift=N[,sleep=on|off]"),
     Option(("seed",), "N", "make the guest's random numbers (RDRAND) the same in each run"),
+    Option(("symbols",), "FILE", "symbols of the guest's kernel: an ELF file or System.map", repeats=True),
     Option(("d",), "LIST", f"log: {_known(ITEMS)}"),
     Option(("D",), "FILE", "write the log to FILE"),
 )
@@ -327,6 +328,7 @@ def make_config(options: Arguments) -> MachineConfig:
         seed=_integer(seed, "-seed", 0, 2**64 - 1) if seed is not None else None,
         log_items=parse_items(options.text("d")),
         log_file=options.get("D"),
+        symbols=tuple(options.all("symbols")),
     )
     config.check()
     return config
@@ -364,6 +366,7 @@ def run(config: MachineConfig) -> int:
     from pyemu.firmware.boot_image import BootError
     from pyemu.machine import Machine
     from pyemu.memory import NoMemory
+    from pyemu.symbols import SymbolError
 
     sys.setswitchinterval(1e-4)  # a native vCPU that calls back must not wait 5 ms for the GIL
     try:
@@ -372,7 +375,7 @@ def run(config: MachineConfig) -> int:
         return _fail(str(error), STATUS_USAGE)
     except ChardevError as error:
         return _fail(str(error), STATUS_FAILURE)
-    except (BootError, LogError, NoMemory) as error:
+    except (BootError, LogError, NoMemory, SymbolError) as error:
         return _fail(str(error), STATUS_FAILURE)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT

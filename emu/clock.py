@@ -47,6 +47,10 @@ class ClockTimer:
         self.generation += 1
         self.deadline = None
 
+    @property
+    def callback(self) -> Callable[[], None]:
+        return self._callback
+
     def fire(self) -> None:
         self.deadline = None
         self._callback()
@@ -103,6 +107,11 @@ class Clock:
         while heap and heap[0][2] != heap[0][3].generation:
             heapq.heappop(heap)
         return heap[0][0] if heap else None
+
+    def armed(self) -> list[tuple[int, Callable[[], None]]]:
+        """Deadline and callback of every armed timer, earliest first."""
+        live = sorted(entry for entry in self._heap if entry[2] == entry[3].generation)
+        return [(deadline, timer.callback) for deadline, _, _, timer in live]
 
     def run_due(self, limit: int = 64) -> int:
         """Fire what is due, oldest first, at most `limit` callbacks (a guest may ask for absurd rates)."""

@@ -82,6 +82,7 @@ class MachineConfig:
     name: str = ""
     log_items: frozenset[str] = field(default_factory=frozenset)
     log_file: str | None = None
+    symbols: tuple[str, ...] = ()  # files with symbols of the guest's programs
     seed: int | None = None  # of the guest's random numbers; None: the host's
     wall_start_ns: int | None = None  # what the RTC shows at power-on; None: the host's time
 

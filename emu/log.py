@@ -40,10 +40,16 @@ class Log:
         self._stream: TextIO | None = None
         self._counts: dict[str, int] = {}
         if path is not None:
-            try:
-                self._stream = open(path, "w", encoding="utf-8", buffering=1)
-            except OSError as error:
-                raise LogError(f"can't write log file '{path}': {error.strerror}") from error
+            self.redirect(path)
+
+    def redirect(self, path: str) -> None:
+        """Write to another file from now on."""
+        try:
+            stream = open(path, "w", encoding="utf-8", buffering=1)
+        except OSError as error:
+            raise LogError(f"can't write log file '{path}': {error.strerror}") from error
+        self.close()
+        self._stream = stream
 
     def write(self, item: str, line: str) -> None:
         if item not in self.items:

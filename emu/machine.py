@@ -42,6 +42,7 @@ from pyemu.outside import Outside
 from pyemu.registers import Registers
 from pyemu.runloop import RunLoop
 from pyemu.serialport import SerialPort
+from pyemu.symbols import Symbols
 from pyemu.trace import Tracer
 from pyemu.until import RESUMABLE, Condition, GuestTime, SerialText, Stop, StopKind, Until, conditions
 from pyemu.virtual import read_virtual, translate, write_virtual
@@ -96,10 +97,14 @@ class Machine:
         for address, data in self.image.roms:
             if address >= MIB:  # what shows below is the board's business
                 self.ram.add_rom(address, data, "rom")
+        self.symbols = Symbols(self.state, self.ram.pieces)
         self.chardevs: list[Chardev] = []
+        self.chardev_names: dict[str, str] = {}  # by label, what was asked for
         self._monitors: list[Monitor] = []
         self.serial_ports: list[SerialPort] = []
         try:
+            for path in config.symbols:
+                self.symbols.load(path)
             self._open_chardevs()
             self._wire()
         except BaseException:
@@ -141,6 +146,7 @@ class Machine:
     def _open(self, spec: str, label: str) -> Chardev:
         chardev = open_chardev(spec, label)
         chardev.on_hangup = self._hang_up
+        self.chardev_names[label] = spec
         self.chardevs.append(chardev)
         return chardev
 
@@ -180,9 +186,9 @@ class Machine:
             debug_exit=self._debug_exit,
             memory_changed=lambda: self.loop.between_instructions(self._rearrange_memory),
         )
-        tracer = Tracer(self.state, self.ram, self.log)
-        if tracer.wanted:
-            self.loop.before_step = tracer.before_step
+        self._tracer = Tracer(self.state, self.ram, self.log, self.symbols)
+        if self._tracer.wanted:
+            self.loop.before_step = self._tracer.before_step
         self.regs = Registers(self.state)
         board.rearrange_memory()
         describe_memory(self.state, self.ram)
@@ -212,11 +218,11 @@ class Machine:
 
     def start(self) -> None:
         """Let the guest run in the background (`run` does this itself)."""
-        self._prepare()
+        self.prepare()
         self._stopped.clear()
         self.loop.resume()
 
-    def _prepare(self) -> None:
+    def prepare(self) -> None:
         """Build what a machine that never runs doesn't need."""
         if self._closed:
             raise RuntimeError("the machine is closed")
@@ -244,7 +250,7 @@ class Machine:
         """
         if self.loop.final is not None:
             return self.loop.final
-        self._prepare()
+        self.prepare()
         self.pause()
         if self.loop.final is not None:
             return self.loop.final
@@ -272,7 +278,7 @@ class Machine:
 
     def wait_end(self) -> Stop:
         """Start (unless the configuration says paused) and wait until the machine is over, however often it pauses."""
-        self._prepare()
+        self.prepare()
         if not self.config.paused:
             self.loop.resume()
         while self.loop.final is None:
@@ -349,6 +355,17 @@ class Machine:
         """As if the power button was pressed: the guest gets an ACPI event."""
         with self._lock:
             self.board.press_power_button()
+
+    def inject_nmi(self) -> None:
+        """A non-maskable interrupt, as from a button."""
+        with self._lock:
+            self.loop.raise_nmi()
+
+    def set_log_items(self, items: frozenset[str]) -> None:
+        """What `-d` asks for, while the machine is stopped."""
+        self.log.items = items
+        self.loop.before_step = self._tracer.before_step if self._tracer.wanted else None
+        self.host.on_interrupt = self._log_interrupt if items else None
 
     def press(self, keys: str) -> None:
         """Press keys of the PS/2 keyboard together and let them go: `a`, `shift-a`, `ctrl-alt-delete` (see `keys`)."""

@@ -185,6 +185,10 @@ class GuestRam:
             if kind is RangeKind.RAM:
                 self._writable.append((first, last, self.whole[first:last]))
 
+    def pieces(self) -> list[memoryview]:
+        """All memory, piece by piece. Valid until `close`."""
+        return [view.toreadonly() for _, _, view in self._spans]
+
     def is_ram(self, address: int, length: int = 1) -> bool:
         end = address + length
         return any(first <= address and end <= last for first, last, _ in self._writable)

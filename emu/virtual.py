@@ -5,7 +5,8 @@ For the monitor, traces and the Python API. The processor's own page walk is in 
 
 from __future__ import annotations
 
-from pyemu.cpu.state import CR0, CR3, CR4, EFER, State
+from pyemu.cpu.mode import CR4_LA57, is_canonical
+from pyemu.cpu.state import CR0, CR3, CR4, EFER, PDPTE, State
 from pyemu.memory import GuestRam, OutOfRange
 
 _CR0_PG = 1 << 31
@@ -23,12 +24,12 @@ def translate(s: State, ram: GuestRam, linear: int) -> int | None:
         return linear & 0xFFFF_FFFF
     try:
         if s[EFER] & _EFER_LMA:
-            if linear >> 47 not in (0, 0x1FFFF):
+            if not is_canonical(s, linear):
                 return None
-            return _walk(ram, s[CR3] & _ADDRESS, linear, 4)
+            return _walk(ram, s[CR3] & _ADDRESS, linear, 5 if s[CR4] & CR4_LA57 else 4)
         linear &= 0xFFFF_FFFF
         if s[CR4] & _CR4_PAE:
-            pointer = _entry(ram, (s[CR3] & 0xFFFF_FFE0) + 8 * (linear >> 30), 8)
+            pointer = s[PDPTE + (linear >> 30)]
             return _walk(ram, pointer & _ADDRESS, linear, 2) if pointer & _PRESENT else None
         return _walk32(s, ram, linear)
     except OutOfRange:
@@ -41,7 +42,7 @@ def _entry(ram: GuestRam, address: int, size: int) -> int:
 
 def _walk(ram: GuestRam, table: int, linear: int, level: int) -> int | None:
     while True:
-        shift = 3 + 9 * level
+        shift = 9 * level  # of the index, times 8
         entry = _entry(ram, table + ((linear >> shift) & 0xFF8), 8)
         if not entry & _PRESENT:
             return None

@@ -99,7 +99,7 @@ class Target:
         for m in self.machines:
             m.io.start = lambda: None  # type: ignore[method-assign]  # nothing from outside, no other thread
             m.loop.start = lambda *_: None  # type: ignore[method-assign]
-            m._prepare()
+            m.prepare()
         self.bytes = [memoryview(m.state).cast("B") for m in self.machines]
         s = self.machines[0].state
         tlb.flush_all(s)
