@@ -14,7 +14,7 @@ block.
 
 from __future__ import annotations
 
-from pyemu.cpu import debug, memory, mode, physical, tlb
+from pyemu.cpu import debug, hooks, memory, mode, physical, tlb
 from pyemu.cpu.faults import DR6_BD, GP, UD, raise_debug, raise_fault
 from pyemu.cpu.flags import VM
 from pyemu.cpu.mode import (
@@ -47,6 +47,7 @@ from pyemu.cpu.state import (
     EFER,
     FLAGS,
     GPR,
+    HOOK_EVENTS,
     ICOUNT,
     M64,
     PDPTE,
@@ -206,6 +207,8 @@ def write_cr3(s: State, value: int) -> int:
         new = value & M32
         if s[CR0] & CR0_PG and s[CR4] & CR4_PAE and load_pdptes(s, new):
             return 1
+    if s[HOOK_EVENTS]:
+        hooks.event(s, hooks.CR3_CHANGE, s[CR3], new)
     s[CR3] = new
     if keep == 0:
         tlb.flush(s)

@@ -28,6 +28,7 @@ from pyemu.cpu.state import (
     DR,
     FLAGS,
     HALTED,
+    HOOK_WATCH_COUNT,
     ICOUNT,
     M64,
     MODE,
@@ -92,6 +93,8 @@ def refresh(s: State) -> int:
         if data >> n & 1:
             s[WATCH_PAGES + n] = s[DR + n] & tlb.PAGE
             tlb.mark_page(s, s[WATCH_PAGES + n], tlb.WATCH_FLAG)
+    if s[HOOK_WATCH_COUNT]:
+        tlb.mark_all(s)  # the debugger's may lie in the same pages
     return mode.update(s)
 
 

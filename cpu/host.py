@@ -62,5 +62,22 @@ class Host(Protocol):
         """64 bits for RDRAND and RDSEED."""
 
 
+class HookHost(Protocol):
+    """Who is told of what is hooked (hooks.py). All methods are called on the vCPU's thread."""
+
+    def code_hooked(self, linear: int, starts: bool) -> bool:
+        """A code hook's condition holds at the instruction about to be executed, which `starts` a block or doesn't
+        (hooks.py); true to stop before it."""
+
+    def memory_hooked(self, number: int) -> None:
+        """HOOK_ACCESS has an access to the memory that hook `number` watches; a write has not been made yet."""
+
+    def event_hooked(self, kind: int, a: int, b: int) -> None:
+        """One of HOOK_EVENTS."""
+
+    def coverage_full(self) -> None:
+        """The buffer of coverage entries is full: take them out."""
+
+
 # Callbacks of native code, in the order of State[HOST_CALLS + n]: all take and return 64-bit words.
 CALL_MMIO_READ, CALL_MMIO_WRITE, CALL_PORT_READ, CALL_PORT_WRITE, CALL_SERVICE = range(5)

@@ -14,7 +14,7 @@ Not here: task switches (tasks.py), the way back (iret.py).
 
 from __future__ import annotations
 
-from pyemu.cpu import debug, memory, mode, segments, tasks, virtual8086
+from pyemu.cpu import debug, hooks, memory, mode, segments, tasks, virtual8086
 from pyemu.cpu import descriptors as ds
 from pyemu.cpu import flags as fl
 from pyemu.cpu.faults import (
@@ -58,6 +58,8 @@ from pyemu.cpu.state import (
     GPR,
     GS,
     HALTED,
+    HOOK_EVENTS,
+    HOOK_PASSED,
     ICOUNT,
     IDT_BASE,
     IDT_LIMIT,
@@ -327,9 +329,20 @@ def deliver_protected(s: State, vector: int, error: int, kind: int, rip: int) ->
     return 0
 
 
+def hook_kind(kind: int) -> int:
+    """What a debugger's hooks call an event."""
+    if is_software(kind):
+        return hooks.SOFTWARE_INTERRUPT
+    if kind == HARDWARE or kind == NONMASKABLE:
+        return hooks.INTERRUPT
+    return hooks.EXCEPTION
+
+
 def deliver(s: State, vector: int, error: int, kind: int, rip: int) -> int:
     """Deliver one event; 0, or 1 with a fault of the delivery itself raised and nothing changed. After 0, a fault that
     waits is the new task's (tasks.switch_task)."""
+    if s[HOOK_EVENTS]:
+        hooks.event(s, hook_kind(kind), vector | (error & 0xFFFFFFFF) << 8, rip)
     if s[MODE] & mode.PROTECTED == 0:
         return deliver_real(s, vector, kind, rip)
     if ds.long_mode(s):
@@ -477,6 +490,7 @@ def take_interrupts(s: State) -> int:
         return 0
     s[HALTED] = 0
     s[SHADOW] = 0
+    s[HOOK_PASSED] = 0  # it's another instruction that comes next, at the same count
     if deliver(s, vector, 0, kind, s[RIP]) or s[FAULT_VECTOR] != NO_FAULT:
         if deliver_fault(s):
             return SHUTDOWN

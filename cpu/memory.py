@@ -8,10 +8,10 @@ only the hit on plain RAM.
 
 from __future__ import annotations
 
-from pyemu.cpu import debug, mode, paging, physical, tlb
+from pyemu.cpu import debug, hooks, mode, paging, physical, tlb
 from pyemu.cpu.faults import AC, GP, SS, raise_fault
 from pyemu.cpu.primitives import code_page_written, mmio_read, mmio_write
-from pyemu.cpu.state import EFER, FAULT_VECTOR, M64, MMU, NO_FAULT, NO_PAGE, RAM_BASE, VALUE, State
+from pyemu.cpu.state import EFER, FAULT_VECTOR, HOOK_WATCH_COUNT, M64, MMU, NO_FAULT, NO_PAGE, RAM_BASE, VALUE, State
 
 READ, WRITE, EXEC, STACK, SYSTEM = 0, paging.WRITE, paging.EXEC, paging.STACK, paging.SYSTEM
 ANY_ALIGNMENT = 16  # an access bit: part of something whose alignment has been checked, or need not be
@@ -60,6 +60,8 @@ def read_slow(s: State, linear: int, size: int, access: int) -> int:
         s[VALUE] = mmio_read(s, address, size)
     else:
         s[VALUE] = physical.ram_read(s, address, size)
+    if tag & tlb.WATCH_FLAG and s[HOOK_WATCH_COUNT]:
+        hooks.accessed(s, linear, address, size, 0, s[VALUE])
     return 0
 
 
@@ -119,6 +121,8 @@ def write_slow(s: State, linear: int, size: int, value: int, access: int) -> int
     tag = s[e + tlb.WRITE_TAG]
     if tag & tlb.WATCH_FLAG:
         debug.accessed(s, linear, size, 1)
+        if s[HOOK_WATCH_COUNT]:
+            hooks.accessed(s, linear, address, size, 1, value)
     if tag & tlb.MMIO_FLAG:
         return mmio_write(s, address, size, value)
     if tag & tlb.CODE_FLAG:

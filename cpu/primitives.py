@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable
 from importlib import import_module
 
-from pyemu.cpu.state import M64, State
+from pyemu.cpu.state import M64, RIP, State
 
 
 def sext(value: int, bits: int) -> int:
@@ -135,6 +135,11 @@ def code_page_flag(s: State, page: int) -> int:
 def leave_block(s: State) -> int:
     """The block that is being executed ends behind the present instruction."""
     return 0
+
+
+def running_rip(s: State) -> int:
+    """RIP of the instruction that was begun last. Native code brings State[RIP] up to date only at exits."""
+    return s[RIP]
 
 
 def mappings_changed(s: State, kernel_too: int) -> int:

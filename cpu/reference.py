@@ -7,7 +7,9 @@ physical address and mode as long as their bytes stay the same.
 
 from __future__ import annotations
 
-from pyemu.cpu import branches, debug, interrupts, paging, tlb
+from collections.abc import Iterable
+
+from pyemu.cpu import branches, debug, hooks, interrupts, paging, tlb
 from pyemu.cpu import mode as md
 from pyemu.cpu.concrete import Concrete
 from pyemu.cpu.decode import record as rc
@@ -21,6 +23,7 @@ from pyemu.cpu.state import (
     FETCH_PHYS,
     FETCH_PHYS2,
     HALTED,
+    HOOK_COUNT,
     ICOUNT,
     ICOUNT_LIMIT,
     IRQ_PENDING,
@@ -50,6 +53,7 @@ class Reference:
         self.concrete = Concrete(state)
         self.forms = build_table().forms
         self.known: dict[tuple[int, int, int], tuple[bytes, list[int]]] = {}
+        self.following: int | None = None  # RIP behind the last instruction if that ended no block
 
     def run(self) -> Exit:
         """Execute until there is a reason to stop."""
@@ -70,12 +74,37 @@ class Reference:
                 if interrupts.deliver_fault(s) == SHUTDOWN:
                     return Exit.SHUTDOWN
                 continue
+            if s[HOOK_COUNT] and self._hooked():
+                return Exit.DEBUG
             if self.step():
                 return Exit.SHUTDOWN
 
     def memory_changed(self) -> None:
         """Other memory is at some addresses now. Decoded instructions are compared with their bytes anyway."""
         tlb.flush_all(self.state)
+
+    def code_hooks_changed(self, spans: Iterable[tuple[int, int]]) -> None:
+        """Each instruction is looked at anyway."""
+
+    def watches_changed(self) -> None:
+        """Memory is watched that wasn't, or no longer."""
+        tlb.mark_all(self.state)
+
+    def _hooked(self) -> bool:
+        """Serve the hooks of the instruction at RIP; true to stop before it."""
+        s = self.state
+        while True:
+            linear = s[RIP] if s[MODE] & md.CODE64 else (s[RIP] + s[SEG_BASE + CS]) & 0xFFFFFFFF
+            packed = 0
+            if hooks.flags(s, linear):
+                words = self._fetch()
+                s[FAULT_VECTOR] = NO_FAULT  # step() raises it again
+                if words is None:
+                    return False  # there is no instruction to execute
+                packed = words[rc.PACKED]
+            result = hooks.before(s, linear, packed, int(s[RIP] != self.following))
+            if result != hooks.AGAIN:
+                return result == hooks.STOP
 
     def step(self) -> int:
         """Execute one instruction and deliver what it raises; nonzero for a triple fault."""
@@ -84,10 +113,13 @@ class Reference:
             return int(interrupts.deliver_fault(s) == SHUTDOWN)
         s[STEPPING] = s[MODE] & md.TRAP
         words = self._fetch()
+        self.following = None
         if words is not None:
             form = self.forms[words[rc.PACKED] & 0xFFFF]
             if self.concrete.execute(form, words) == 0:
                 s[ICOUNT] += 1
+                if not form.row.ends_block:
+                    self.following = s[RIP]
                 if s[FAULT_VECTOR] == NO_FAULT and s[STEPPING] | s[PENDING_DEBUG]:
                     following = (words[rc.R_RIP] + (words[rc.PACKED] >> rc.LENGTH & 0xFF)) & M64
                     debug.completed(s, branches.taken(s, words[rc.PACKED] & 0xFFFF, following))

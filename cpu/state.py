@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pyemu.cpu.host import Host
+    from pyemu.cpu.host import HookHost, Host
 
 
 @dataclass(frozen=True)
@@ -181,6 +181,27 @@ ALIGNED_CLEAN = _field("aligned_clean", 1, "nonzero: the TLB of the last MMU ind
 TLB = _field("tlb", MMU_COUNT * TLB_ENTRIES * TLB_ENTRY_WORDS, "entries of read tag, write tag, exec tag, addend")
 VECTOR = _field("vector", 8, "scratch: a vector on its way between generated code and mechanism")
 
+# ---- the debugger's hooks (hooks.py): no part of the guest's state, and of no snapshot -----------------------------
+HOOK_COUNT = _field("hook_count", 1, "hooked addresses and ranges; 0: code is decoded without a look at them")
+HOOK_SLOTS = 2048
+HOOK_CODE = _field("hook_code", HOOK_SLOTS, "hooked linear addresses, hashed; all ones: empty")
+HOOK_CODE_PROGRAM = _field("hook_code_program", HOOK_SLOTS, "their conditions (conditions.py), 0 for none")
+HOOK_RANGE_COUNT = _field("hook_range_count", 1, "hooked ranges of code")
+HOOK_RANGES_MAX = 8
+HOOK_RANGES = _field("hook_ranges", 4 * HOOK_RANGES_MAX, "their start, length, kind and condition")
+HOOK_WATCH_COUNT = _field("hook_watch_count", 1, "watched ranges of memory")
+HOOK_WATCHES_MAX = 32
+HOOK_WATCHES = _field("hook_watches", 4 * HOOK_WATCHES_MAX, "their start, length, kind and condition")
+HOOK_EVENTS = _field("hook_events", 1, "bitmap of the events that the machine wants to hear of")
+HOOK_PASSED = _field("hook_passed", 1, "instruction count, plus 1, at which the hook at RIP has been served")
+HOOK_RIP = _field("hook_rip", 1, "what a condition sees as rip")
+HOOK_ACCESS = _field("hook_access", 4, "the access that hit: address, size, value, 1 for a write")
+HOOK_LOADED = _field("hook_loaded", 1, "scratch: what a condition has read")
+HOOK_STACK_WORDS = 16
+HOOK_STACK = _field("hook_stack", HOOK_STACK_WORDS, "scratch: the values of a condition being evaluated")
+HOOK_PROGRAM_WORDS = 2048
+HOOK_PROGRAMS = _field("hook_programs", HOOK_PROGRAM_WORDS, "the conditions; the first word is not used")
+
 WORDS = _next
 
 NO_FAULT = 0xFFFF
@@ -193,10 +214,12 @@ ES, CS, SS, DS, FS, GS = range(6)
 
 
 class State(ctypes.c_uint64 * WORDS):  # type: ignore[misc]
-    """The words of one vCPU. `ram` is a view of guest physical memory, `host` the machine behind the CPU."""
+    """The words of one vCPU. `ram` is a view of guest physical memory, `host` the machine behind the CPU, `debugger`
+    who has set hooks."""
 
     ram: memoryview
     host: Host
+    debugger: HookHost
 
     if TYPE_CHECKING:
 

@@ -9,7 +9,7 @@ after raising a fault; those that jump set s[RIP] and leave it in VALUE too, for
 from __future__ import annotations
 
 from pyemu.cpu import flags as fl
-from pyemu.cpu import mode, segments
+from pyemu.cpu import hooks, mode, segments
 from pyemu.cpu.descriptors import DPL_SHIFT
 from pyemu.cpu.faults import GP, UD, raise_fault
 from pyemu.cpu.state import (
@@ -20,6 +20,7 @@ from pyemu.cpu.state import (
     FLAGS,
     GPR,
     GS,
+    HOOK_EVENTS,
     KERNEL_GS_BASE,
     LSTAR,
     MODE,
@@ -68,6 +69,8 @@ def syscall(s: State, next_rip: int) -> int:
     """SYSCALL; from compatibility mode through IA32_CSTAR, outside long mode through STAR, as AMD's processors do."""
     if not s[EFER] & mode.EFER_SCE or not s[MODE] & mode.PROTECTED:
         return raise_fault(s, UD, 0)
+    if s[HOOK_EVENTS]:
+        hooks.event(s, hooks.SYSCALL, 0, next_rip)
     selector = (s[STAR] >> 32) & 0xFFFF
     s[GPR + RCX] = next_rip
     if s[MODE] & mode.LONG_MODE:
@@ -106,6 +109,8 @@ def sysenter(s: State) -> int:
     """SYSENTER: to 64-bit code in long mode, else 32-bit."""
     if not s[MODE] & mode.PROTECTED or s[SYSENTER_CS] & 0xFFFC == 0:
         return raise_fault(s, GP, 0)
+    if s[HOOK_EVENTS]:
+        hooks.event(s, hooks.SYSCALL, 1, 0)  # where to return to is the system's own business
     s[FLAGS] = s[FLAGS] & ~(fl.VM | fl.IF | fl.RF)
     if s[MODE] & mode.LONG_MODE:
         s[GPR + RSP] = s[SYSENTER_ESP]

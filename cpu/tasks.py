@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from array import array
 
-from pyemu.cpu import debug, memory, mode, physical, segments, tlb
+from pyemu.cpu import debug, hooks, memory, mode, physical, segments, tlb
 from pyemu.cpu import descriptors as ds
 from pyemu.cpu import flags as fl
 from pyemu.cpu.faults import DR6_BT, GP, NP, TS, raise_fault
@@ -22,6 +22,7 @@ from pyemu.cpu.state import (
     FLAGS,
     FRAME,
     GPR,
+    HOOK_EVENTS,
     ICOUNT,
     LDT_ATTR,
     LDT_BASE,
@@ -179,6 +180,8 @@ def load_cr3(s: State, cr3: int) -> int:
     if s[CR4] & CR4_PAE:
         for n in range(4):
             s[PDPTE + n] = s[NEW_PDPTES + n]
+    if s[HOOK_EVENTS]:
+        hooks.event(s, hooks.CR3_CHANGE, s[CR3], cr3)
     s[CR3] = cr3
     return tlb.flush(s)
 

@@ -16,6 +16,8 @@ from pyemu.cpu import physical
 from pyemu.cpu.primitives import code_page_flag, mappings_changed
 from pyemu.cpu.state import (
     ALIGNED_CLEAN,
+    HOOK_WATCH_COUNT,
+    HOOK_WATCHES,
     LARGE_HIGH,
     LARGE_LOW,
     LOCAL_HIGH_CODE,
@@ -37,9 +39,10 @@ SUPERVISOR_SMAP, USER, SUPERVISOR, USER_ALIGNED = 0, 1, 2, 3  # odd ones are use
 INVALID = M64
 MMIO_FLAG = 2  # not RAM: every access goes through the machine
 CODE_FLAG = 4  # on a write tag: the page holds translated code, or is ROM
-WATCH_FLAG = 8  # on read and write tags: a data breakpoint lies in the page
+WATCH_FLAG = 8  # on read and write tags: a data breakpoint, or memory that the debugger watches, lies in the page
 ALIGN_FLAG = 16  # on read and write tags of USER_ALIGNED: misaligned accesses raise #AC
 PAGE = 0xFFFFFFFFFFFFF000
+PHYSICAL = 4  # kind bit of watched memory: its address is a physical one (hooks.py)
 
 READ_TAG, WRITE_TAG, EXEC_TAG, ADDEND = 0, 1, 2, 3
 ALIGNED = TLB + USER_ALIGNED * TLB_ENTRIES * TLB_ENTRY_WORDS  # the table that flush_all() mostly finds empty
@@ -107,11 +110,28 @@ def flush_page(s: State, linear: int) -> int:
 
 
 # ---- watched pages ----------------------------------------------------------------------------------------------
-def is_watched(s: State, page: int) -> int:
-    """1 if an enabled data breakpoint lies in a page."""
+def is_watched(s: State, page: int, frame: int) -> int:
+    """1 if an enabled data breakpoint, or memory that the debugger watches, lies in a linear page; `frame` is the
+    physical one."""
     for n in range(4):
         if (s[WATCH_DATA] >> n) & 1 and s[WATCH_PAGES + n] == page:
             return 1
+    for at in range(HOOK_WATCHES, HOOK_WATCHES + 4 * s[HOOK_WATCH_COUNT], 4):
+        where = frame if s[at + 2] & PHYSICAL else page
+        if (s[at] - where) & M64 < 0x1000 or (where - s[at]) & M64 < s[at + 1]:
+            return 1
+    return 0
+
+
+def mark_all(s: State) -> int:
+    """Bring WATCH_FLAG of all tags up to date: what the debugger watches has changed."""
+    for e in range(TLB, TLB_END, TLB_ENTRY_WORDS):
+        for tag in range(e + READ_TAG, e + WRITE_TAG + 1):
+            if s[tag] != INVALID:
+                page = s[tag] & PAGE
+                s[tag] = s[tag] & ~WATCH_FLAG & M64
+                if is_watched(s, page, (page + s[e + ADDEND] - s[RAM_BASE]) & M64):
+                    s[tag] = s[tag] | WATCH_FLAG
     return 0
 
 
@@ -134,7 +154,7 @@ def fill(s: State, linear: int, mmu: int, page: int, rights: int, user_ok: int, 
     if where == physical.MMIO:
         tag = tag | MMIO_FLAG
     s[e + EXEC_TAG] = tag if exec_ok else INVALID
-    if s[WATCH_DATA] and is_watched(s, linear & PAGE):
+    if s[WATCH_DATA] | s[HOOK_WATCH_COUNT] and is_watched(s, linear & PAGE, page):
         tag = tag | WATCH_FLAG
     if mmu == USER_ALIGNED:
         tag = tag | ALIGN_FLAG

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Protocol
 
 from pyemu.cpu.host import Exit, Host
@@ -20,6 +21,12 @@ class Accelerator(Protocol):
 
     def memory_changed(self) -> None:
         """Other memory is at some addresses now: forget what is known of it. Not while `run` runs."""
+
+    def code_hooks_changed(self, spans: Iterable[tuple[int, int]]) -> None:
+        """Code at these linear addresses (start, length) is hooked, or no longer (cpu/hooks.py). Likewise."""
+
+    def watches_changed(self) -> None:
+        """The watched ranges of memory are others. Likewise."""
 
 
 def describe_memory(s: State, ram: GuestRam) -> None:

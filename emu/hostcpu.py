@@ -1,4 +1,4 @@
-"""What a vCPU sees of the machine: `pyemu.cpu.host.Host` over bus, local APIC and clock.
+"""What a vCPU sees of the machine: `Host` and `HookHost` of `pyemu.cpu.host` over bus, local APIC and clock.
 
 All methods run on the vCPU's thread, called by the reference interpreter or by native code, and take the device
 lock. Native code can't pass an exception on, so a failure here is kept in `failure`, the run is asked to end, and
@@ -14,6 +14,7 @@ from pyemu.bus import MmioBus, PortBus
 from pyemu.clock import Clock
 from pyemu.cpu.state import EXIT_REQUEST, IRQ_PENDING, State
 from pyemu.devices.interfaces import LocalApic
+from pyemu.hooks import Hooks
 from pyemu.memory import GuestRam
 from pyemu.outside import Outside
 
@@ -49,6 +50,8 @@ class HostCpu:
         self.on_floating_point_error: Callable[[], None] | None = None  # FERR#, lock held
         # Called (lock held) with vector and whether it came from the 8259, when -d int is on.
         self.on_interrupt: Callable[[int], None] | None = None
+        self.hooks: Hooks | None = None
+        self.on_coverage_full: Callable[[], None] | None = None
 
     def _failed(self, error: Exception) -> None:
         if self.failure is None:
@@ -60,7 +63,10 @@ class HostCpu:
     def mmio_read(self, address: int, size: int) -> int:
         try:
             with self._lock:
-                return self._mmio_bus.read(address, size)
+                value = self._mmio_bus.read(address, size)
+                if self.hooks is not None and self.hooks.io:
+                    self.hooks.io_accessed(False, address, size, False, value)
+                return value
         except Exception as error:
             self._failed(error)
             return _ALL_ONES[size]
@@ -69,13 +75,18 @@ class HostCpu:
         try:
             with self._lock:
                 self._mmio_bus.write(address, size, value)
+                if self.hooks is not None and self.hooks.io:
+                    self.hooks.io_accessed(False, address, size, True, value)
         except Exception as error:
             self._failed(error)
 
     def port_read(self, port: int, size: int) -> int:
         try:
             with self._lock:
-                return self._port_bus.read(port, size)
+                value = self._port_bus.read(port, size)
+                if self.hooks is not None and self.hooks.io:
+                    self.hooks.io_accessed(True, port, size, False, value)
+                return value
         except Exception as error:
             self._failed(error)
             return _ALL_ONES[size]
@@ -84,6 +95,8 @@ class HostCpu:
         try:
             with self._lock:
                 self._port_bus.write(port, size, value)
+                if self.hooks is not None and self.hooks.io:
+                    self.hooks.io_accessed(True, port, size, True, value)
         except Exception as error:
             self._failed(error)
 
@@ -165,6 +178,40 @@ class HostCpu:
         except Exception as error:
             self._failed(error)
             return False
+
+    # ---- hooks ---------------------------------------------------------------------------------------------
+
+    def code_hooked(self, linear: int, starts: bool) -> bool:
+        try:
+            with self._lock:
+                return self.hooks is not None and self.hooks.code_hooked(linear, starts)
+        except Exception as error:
+            self._failed(error)
+            return True
+
+    def memory_hooked(self, number: int) -> None:
+        try:
+            with self._lock:
+                if self.hooks is not None:
+                    self.hooks.memory_hooked(number)
+        except Exception as error:
+            self._failed(error)
+
+    def event_hooked(self, kind: int, a: int, b: int) -> None:
+        try:
+            with self._lock:
+                if self.hooks is not None:
+                    self.hooks.event_hooked(kind, a, b)
+        except Exception as error:
+            self._failed(error)
+
+    def coverage_full(self) -> None:
+        try:
+            with self._lock:
+                if self.on_coverage_full is not None:
+                    self.on_coverage_full()
+        except Exception as error:
+            self._failed(error)
 
     def read_tsc(self) -> int:
         return self._clock.read_tsc()

@@ -32,6 +32,7 @@ from pyemu.firmware.boot import BootRequest, prepare
 from pyemu.firmware.boot_image import BootImage
 from pyemu.firmware.e820 import MIB
 from pyemu.firmware.platform import Platform
+from pyemu.hooks import Breakpoint, Hookable, Hooks
 from pyemu.hostcpu import HostCpu
 from pyemu.ioloop import IoLoop
 from pyemu.keys import parse as parse_keys
@@ -44,7 +45,7 @@ from pyemu.runloop import RunLoop
 from pyemu.serialport import SerialPort
 from pyemu.symbols import Symbols
 from pyemu.trace import Tracer
-from pyemu.until import RESUMABLE, Condition, GuestTime, SerialText, Stop, StopKind, Until, conditions
+from pyemu.until import RESUMABLE, Address, Condition, GuestTime, SerialText, Stop, StopKind, Until, conditions
 from pyemu.virtual import read_virtual, translate, write_virtual
 
 _PATIENCE_S = 0.7  # how long a vCPU may take to notice that it shall end
@@ -58,7 +59,7 @@ def make_platform(config: MachineConfig) -> Platform:
     return Platform(has_ecam=config.machine == "q35")
 
 
-class Machine:
+class Machine(Hookable):
     """One computer. Use it in a with-block: leaving it ends the guest and puts the terminal back."""
 
     def __init__(self, config: MachineConfig | None = None, **options: Any) -> None:
@@ -169,13 +170,18 @@ class Machine:
         self.host = HostCpu(
             self.state, self._lock, board.ports, board.mmio, self.ram, board.apic, self.clock, self.outside
         )
+        self.state.debugger = self.host
+        self.hooks = self.host.hooks = Hooks(
+            self, self.state, self.ram, self._lock,
+            exclusive=lambda work: self.loop.exclusive(work), parked=lambda: self.loop.parked,
+        )  # fmt: skip
         self.host.on_floating_point_error = board.coprocessor.error
         board.coprocessor.on_ignore = self._ignore_floating_point_errors
         if config.log_items:
             self.host.on_interrupt = self._log_interrupt
         self.loop = RunLoop(
             self.state, self._cond, self.clock, board.apic, self.host, self.log, config.icount,
-            self._reset, self._on_stop,
+            self._reset, self._on_stop, self.hooks,
         )  # fmt: skip
         self.io = IoLoop(self.clock, self._lock, self._io_failed, run_timers=config.icount is None)
         board.connect(
@@ -212,6 +218,7 @@ class Machine:
         for port in self.serial_ports:
             port.reset()
         self._load()
+        self.hooks.here_is_new()
         self.loop.interrupts_changed()
 
     # ---- running -------------------------------------------------------------------------------------------
@@ -231,6 +238,7 @@ class Machine:
         self._started = True
         name = ACCELERATORS[self.config.accelerator]
         self.accelerator = accelerator = make_accelerator(name, self.state, self.host, self.ram)
+        self.hooks.target = accelerator
         self.io.start()
         for chardev in self.chardevs:
             chardev.start(self.io)
@@ -306,7 +314,12 @@ class Machine:
                     timer.cancel()
 
             return cancel
-        return lambda: None  # the run loop itself watches addresses and counts
+        if isinstance(condition, Address):
+            self.hooks.here_is_passed()
+            stop = Stop(StopKind.CONDITION, condition=condition)
+            hook = self.hooks.add(Breakpoint(self.hooks, condition.rip, None, None, stop=stop))
+            return lambda: self.hooks.remove(hook)
+        return lambda: None  # the run loop itself counts
 
     def _watch_text(self, condition: SerialText) -> Callable[[], None]:
         pattern = condition.pattern

@@ -20,6 +20,7 @@ from pyemu.cpu.state import (
     GDT_LIMIT,
     GPR,
     HALTED,
+    HOOK_PASSED,
     ICOUNT,
     IDT_BASE,
     IDT_LIMIT,
@@ -44,7 +45,7 @@ from pyemu.cpu.state import (
 
 _GPR = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", *(f"r{n}" for n in range(8, 16)))
 _SEGMENTS = ("es", "cs", "ss", "ds", "fs", "gs")
-_WORDS: dict[str, int] = {
+WORDS: dict[str, int] = {
     **{name: GPR + i for i, name in enumerate(_GPR)},
     **{name: SEG_SEL + i for i, name in enumerate(_SEGMENTS)},
     **{f"{name}_base": SEG_BASE + i for i, name in enumerate(_SEGMENTS)},
@@ -71,7 +72,7 @@ class Registers:
     def __getitem__(self, name: str) -> int:
         if name == "rflags":
             return eflags(self._s)
-        return int(self._s[_WORDS[name]])
+        return int(self._s[WORDS[name]])
 
     def __setitem__(self, name: str, value: int) -> None:
         if name not in _WRITABLE:
@@ -81,7 +82,9 @@ class Registers:
         if name == "rflags":
             set_eflags(self._s, value, M64)
         else:
-            self._s[_WORDS[name]] = value
+            self._s[WORDS[name]] = value
+        if name == "rip":
+            self._s[HOOK_PASSED] = 0  # what is hooked there has not been met
 
     def __getattr__(self, name: str) -> int:
         try:
@@ -93,7 +96,7 @@ class Registers:
         self[name] = value
 
     def as_dict(self) -> dict[str, int]:
-        return {name: self[name] for name in [*_WORDS, "rflags"]}
+        return {name: self[name] for name in [*WORDS, "rflags"]}
 
 
 def bits(s: State) -> int:

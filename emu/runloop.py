@@ -31,9 +31,10 @@ from pyemu.cpu.state import (
     State,
 )
 from pyemu.devices.interfaces import LocalApic
+from pyemu.hooks import Hooks
 from pyemu.hostcpu import HostCpu
 from pyemu.log import Log
-from pyemu.until import RESUMABLE, Address, Condition, Instructions, Stop, StopKind
+from pyemu.until import RESUMABLE, Condition, Instructions, Stop, StopKind
 
 _ENDLESS = (1 << 63) - 1  # an instruction count that no run reaches
 _CHAINS_SHOWN = 10  # a guest that triple-faults in a reset loop does so thousands of times a second
@@ -65,6 +66,7 @@ class RunLoop:
         icount: Icount | None,
         on_reset: Callable[[], None],
         on_stop: Callable[[Stop], None],
+        hooks: Hooks | None = None,
     ) -> None:
         self._s = s
         self._cond = condition
@@ -76,6 +78,7 @@ class RunLoop:
         self._icount = icount
         self._on_reset = on_reset
         self._on_stop = on_stop
+        self._hooks = hooks
         self._running = False
         self._parked = True
         self._ending = False
@@ -85,8 +88,6 @@ class RunLoop:
         self._reboot = True
         self._chains = 0
         self._target: tuple[int, Condition] | None = None  # instruction count at which to stop
-        self._breakpoints: dict[int, Condition] = {}
-        self._resumed_at = 0  # instruction count: a breakpoint where it resumes doesn't stop it
         self.before_step: Callable[[], None] | None = None  # set: single steps, and this is called before each
         self.accelerator: Accelerator | None = None
         self.final: Stop | None = None  # set when the machine can't go on
@@ -129,6 +130,34 @@ class RunLoop:
                 self._work.append(work)
             self._poke()
 
+    def exclusive(self, work: Callable[[], None]) -> None:
+        """Do something while the vCPU stands between two instructions, lock held: at once if it does or if this is its
+        thread, else as soon as the present instruction is over; returns when it is done."""
+        done: list[None] = []
+
+        def act() -> None:
+            work()
+            done.append(None)
+            self._cond.notify_all()
+
+        with self._cond:
+            if self._parked or threading.current_thread() is self._thread or not self._thread.is_alive():
+                work()
+                return
+            self._work.append(act)
+            self._poke()
+            while not self._cond.wait_for(lambda: bool(done) or not self._thread.is_alive(), 0.2):
+                pass
+
+    def _ask_hooked_stop(self, stop: Stop) -> None:
+        """A hook wants the guest to stop: it goes before what only wanted it to pause. If something else ends the run,
+        the hook is met again."""
+        with self._cond:
+            if self._request is None or self._request.kind in (StopKind.PAUSED, StopKind.TIMEOUT):
+                self._request = stop
+            elif self._hooks is not None:
+                self._hooks.here_is_new()
+
     def ask_stop(self, stop: Stop) -> None:
         """The first wins: what ended a run isn't replaced by what follows from it."""
         with self._cond:
@@ -144,9 +173,10 @@ class RunLoop:
         """Go on, unless the machine is over."""
         with self._cond:
             if self.final is None and not self._running:
+                if self._hooks is not None:
+                    self._hooks.settle()
                 self._running = True
                 self._parked = False
-                self._resumed_at = self._s[ICOUNT]
                 self._clock.resume()
                 self._poke()
 
@@ -168,14 +198,11 @@ class RunLoop:
     def set_conditions(self, conditions: list[Condition]) -> None:
         """Those that the vCPU itself must watch. While parked."""
         self._target = None
-        self._breakpoints = {}
         for condition in conditions:
             if isinstance(condition, Instructions):
                 target = self._s[ICOUNT] + max(0, condition.count)
                 if self._target is None or target < self._target[0]:
                     self._target = (target, condition)
-            elif isinstance(condition, Address):
-                self._breakpoints[condition.rip] = condition
 
     def end(self) -> bool:
         """End the thread; False if it doesn't listen (its memory must then stay)."""
@@ -252,6 +279,8 @@ class RunLoop:
         reason = self.accelerator.run()
         if self._host.failure is not None:
             raise self._host.failure
+        if self._hooks is not None and (stop := self._hooks.take()) is not None:
+            self._ask_hooked_stop(stop)
         match reason:
             case Exit.HALT:
                 self._halted()
@@ -259,10 +288,8 @@ class RunLoop:
                 self._shutdown()
             case Exit.UNIMPLEMENTED:
                 self.ask_stop(Stop(StopKind.UNIMPLEMENTED, 1, self._describe_unimplemented()))
-            case Exit.DEBUG:
-                self.ask_stop(Stop(StopKind.PAUSED, 0, "stopped by a debug request"))
             case _:
-                pass  # requests are served by _ready; a used-up budget by _next_budget
+                pass  # hooks have asked already; requests are served by _ready; a used-up budget by _next_budget
 
     def _next_budget(self) -> int:
         """How many instructions may run now; 0: none, look at the requests first."""
@@ -281,13 +308,8 @@ class RunLoop:
                 self._target = None
                 return 0
             budget = min(budget, left)
-        if self._breakpoints or self.before_step is not None:
-            rip = s[RIP]
-            if rip in self._breakpoints and s[ICOUNT] != self._resumed_at:
-                self.ask_stop(Stop(StopKind.CONDITION, condition=self._breakpoints[rip]))
-                return 0
-            if self.before_step is not None:
-                self.before_step()
+        if self.before_step is not None:
+            self.before_step()
             return 1
         return budget
 

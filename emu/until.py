@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from pyemu.hooks import Hook
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,7 @@ class SerialText:
 
 @dataclass(frozen=True)
 class Address:
-    """The instruction at this linear address is about to be executed. Steps one by one: slow."""
+    """The instruction at this linear address is about to be executed; not if the run starts there."""
 
     rip: int
 
@@ -71,11 +74,23 @@ class StopKind(Enum):
     HANGUP = "hang-up"  # the terminal went away
     CONDITION = "condition"  # a condition of run(until=...) came true
     TIMEOUT = "timeout"  # run(timeout=...) in host time
+    BREAKPOINT = "breakpoint"
+    WATCHPOINT = "watchpoint"
+    HOOK = "hook"  # a hook's function asked for it
     PAUSED = "paused"  # stop() or the monitor's stop
 
 
 # After these the machine can go on; after the others it is over.
-RESUMABLE = frozenset({StopKind.CONDITION, StopKind.TIMEOUT, StopKind.PAUSED})
+RESUMABLE = frozenset(
+    {
+        StopKind.CONDITION,
+        StopKind.TIMEOUT,
+        StopKind.PAUSED,
+        StopKind.BREAKPOINT,
+        StopKind.WATCHPOINT,
+        StopKind.HOOK,
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -87,3 +102,5 @@ class Stop:
     message: str = ""
     condition: Condition | None = None
     error: BaseException | None = None
+    hook: Hook | None = None  # of a breakpoint, watchpoint or hook, with what it saw
+    event: object = None

@@ -10,17 +10,20 @@ from __future__ import annotations
 
 from array import array
 
+from pyemu.cpu import hooks, paging, tlb
 from pyemu.cpu import mode as md
-from pyemu.cpu import paging, tlb
 from pyemu.cpu.decode import record as rc
 from pyemu.cpu.decode.decoder import decode
 from pyemu.cpu.ops import build_table
+from pyemu.cpu.primitives import call_service, service
 from pyemu.cpu.state import (
     CODE_BITMAP,
+    CR3,
     CS,
     FAULT_VECTOR,
     FETCH_PHYS,
     FETCH_PHYS2,
+    HOOK_COUNT,
     M64,
     MODE,
     NO_FAULT,
@@ -133,6 +136,8 @@ def build(s: State, phys: int, rip: int, linear: int) -> int:
         here = (linear + offset) & M64
         if mode64 == 0:
             here = here & 0xFFFFFFFF
+        if count and s[HOOK_COUNT] and hooks.cuts(s, here):
+            break
         if decode(s, at, here, mode64, default32):
             if count == 0:
                 return 0
@@ -160,6 +165,11 @@ def build(s: State, phys: int, rip: int, linear: int) -> int:
     poke64(block + 8 * ly.B_BYTES, offset)
     poke64(block + 8 * ly.B_PAGE2, NO_PAGE)
     poke64(block + 8 * ly.B_INCOMING, 0)
+    poke64(block + 8 * ly.B_HOOKED, 0)
+    if s[HOOK_COUNT]:
+        poke64(block + 8 * ly.B_HOOKED, hooks.flags(s, linear))
+    if s[ly.COVERAGE_NEXT]:
+        cover(s, linear, offset)
     for k in range(count):
         poke8(block + ly.B_SIZE + k * ly.RECORD_SIZE + 8 * rc.PACKED + ly.COUNT_SHIFT // 8, count)
     s[ly.ARENA_NEXT] = record
@@ -178,6 +188,28 @@ def build(s: State, phys: int, rip: int, linear: int) -> int:
         poke64(block + 8 * ly.B_PAGE2, s[FETCH_PHYS2])
         enter_page(s, block, ly.B_PAGE2_NEXT, s[FETCH_PHYS2], offset - left)
     return block
+
+
+def cover(s: State, linear: int, length: int) -> int:
+    """Record a block, which is about to be executed for the first time. A full buffer is the caller's to empty."""
+    at = s[ly.COVERAGE_NEXT]
+    if at + ly.COVERAGE_ENTRY > s[ly.COVERAGE_END]:
+        return 0  # the caller has failed, and is about to say so
+    poke64(at, linear)
+    poke64(at + 8, length)
+    poke64(at + 16, s[CR3])
+    s[ly.COVERAGE_NEXT] = at + ly.COVERAGE_ENTRY
+    if at + 2 * ly.COVERAGE_ENTRY > s[ly.COVERAGE_END]:
+        call_service(s, COVERAGE_FULL, 0, 0)
+    return 0
+
+
+def _coverage_full(s: State, _a: int, _b: int) -> int:
+    s.debugger.coverage_full()
+    return 0
+
+
+COVERAGE_FULL = service(_coverage_full)
 
 
 def enter_page(s: State, block: int, link: int, phys: int, length: int) -> int:
@@ -326,6 +358,22 @@ def forget_jumps(s: State, kernel_too: int) -> int:
         for k in range(s[ly.JUMP_LOG_COUNT + half]):
             poke64(peek64(log + 8 * k), ly.JUMP_EMPTY)
         s[ly.JUMP_LOG_COUNT + half] = 0
+    return 0
+
+
+def drop_linear(s: State, linear: int, length: int) -> int:
+    """Drop the blocks, in whatever address space, that have instructions in a range of linear addresses: what is hooked
+    there has changed."""
+    for n in range(ly.HASH_SIZE):
+        block = peek64(s[ly.HASH] + 8 * n)
+        while block != 0:
+            following = peek64(block + 8 * ly.B_HASH_NEXT)
+            start = peek64(block + 8 * ly.B_RIP)
+            if peek64(block + 8 * ly.B_MODE) & md.CODE64 == 0:
+                start = (start + peek64(block + 8 * ly.B_CS_BASE)) & 0xFFFFFFFF
+            if (linear - start) & M64 < peek64(block + 8 * ly.B_BYTES) or (start - linear) & M64 < length:
+                kill(s, block)
+            block = following
     return 0
 
 

@@ -32,7 +32,7 @@ from pyemu.jit.target import compile_ir
 KEPT = ("pyemu.", "thunk.", "memcpy", "memset")  # symbols that the image remembers
 ROOTS = (
     "pyemu.jit.loop.run", "pyemu.jit.blocks.flush", "pyemu.jit.blocks.written", "pyemu.jit.native.ticks",
-    "pyemu.jit.lazy.run_lazy",
+    "pyemu.jit.lazy.run_lazy", "pyemu.jit.blocks.drop_linear", "pyemu.cpu.tlb.mark_all",
 )  # fmt: skip
 
 

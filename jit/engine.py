@@ -11,7 +11,7 @@ import ctypes
 import os
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from pyemu.cpu.host import CALL_MMIO_READ, CALL_MMIO_WRITE, CALL_PORT_READ, CALL_PORT_WRITE, CALL_SERVICE, Exit, Host
@@ -71,6 +71,8 @@ class Engine:
         three = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64)
         self._written = three(self.native.address("pyemu.jit.blocks.written"))
         self._flush = kind(self.native.address("pyemu.jit.blocks.flush"))
+        self._drop = three(self.native.address("pyemu.jit.blocks.drop_linear"))
+        self._mark_all = kind(self.native.address("pyemu.cpu.tlb.mark_all"))
         self._flush_tlb = kind(self.native.address("pyemu.cpu.tlb.flush_all"))
         self.flush()
 
@@ -116,6 +118,16 @@ class Engine:
         still."""
         self._flush_tlb(self._address)
         self.flush()
+
+    def code_hooks_changed(self, spans: Iterable[tuple[int, int]]) -> None:
+        """Code at these linear addresses (start, length) is hooked, or no longer: translate it anew. On the vCPU's
+        thread, or while it stands still."""
+        for start, length in spans:
+            self._drop(self._address, start, length)
+
+    def watches_changed(self) -> None:
+        """Memory is watched that wasn't, or no longer. Likewise."""
+        self._mark_all(self._address)
 
     def written(self, address: int, length: int) -> None:
         """RAM changed behind the vCPU's back (DMA, debugger): drop what was translated from it. On the vCPU's thread,

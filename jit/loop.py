@@ -7,7 +7,7 @@ when it returns.
 
 from __future__ import annotations
 
-from pyemu.cpu import branches, debug, interrupts
+from pyemu.cpu import branches, debug, hooks, interrupts
 from pyemu.cpu import mode as md
 from pyemu.cpu.decode import record as rc
 from pyemu.cpu.host import Exit
@@ -33,7 +33,7 @@ from pyemu.jit import layout as ly
 from pyemu.jit.layout import FAULT, JUMPED, NEXT
 from pyemu.jit.native import call_code, call_handler, peek64, shared_word
 
-HALT, REQUEST, BUDGET_USED, SHUTDOWN = Exit.HALT, Exit.REQUEST, Exit.BUDGET, Exit.SHUTDOWN
+HALT, REQUEST, BUDGET_USED, SHUTDOWN, DEBUG = Exit.HALT, Exit.REQUEST, Exit.BUDGET, Exit.SHUTDOWN, Exit.DEBUG
 
 
 def following(record: int) -> int:
@@ -113,14 +113,13 @@ def after_fault(s: State) -> int:
 
 def run_code(s: State, block: int) -> int:
     """Run a block's host code, translated now if need be; it goes on into others as far as they are linked."""
-    code = peek64(block + 8 * ly.B_CODE)
-    if code == 0:
+    if peek64(block + 8 * ly.B_CODE) == 0:
         if peek64(block + 8 * ly.B_RIP) == ly.DEAD:
             return interpret(s, block, ly.MAX_INSTRUCTIONS)
         if translator.room(s) == 0:
             blocks.flush(s)
             return 0
-        code = translator.translate(s, block)
+        translator.translate(s, block)
     if s[ly.EXIT_SLOT]:
         blocks.link(s, block)
         s[ly.EXIT_SLOT] = 0
@@ -128,7 +127,7 @@ def run_code(s: State, block: int) -> int:
         return interpret(s, block, ly.MAX_INSTRUCTIONS)
     blocks.enter_jump(s, block)
     s[ly.STAT_LOOKUPS] += 1
-    return call_code(s, s[ly.ENTER], code)
+    return call_code(s, s[ly.ENTER], peek64(block + 8 * ly.B_BODY))
 
 
 def run(s: State) -> int:
@@ -156,6 +155,13 @@ def run(s: State) -> int:
             if after_fault(s):
                 return SHUTDOWN
             continue
+        if peek64(block + 8 * ly.B_HOOKED):
+            first = peek64(block + ly.B_SIZE + 8 * rc.PACKED)
+            served = hooks.before(s, blocks.linear_rip(s, s[RIP]), first, 1)
+            if served == hooks.STOP:
+                return DEBUG
+            if served == hooks.AGAIN:
+                continue
         if s[SHADOW] > s[ICOUNT]:
             interpret(s, block, 1)  # what waits for the end of the interrupt shadow comes right after this instruction
         elif mode & md.BREAKPOINTS and debug.covers(s, blocks.linear_rip(s, s[RIP]), peek64(block + 8 * ly.B_BYTES)):

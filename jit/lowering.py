@@ -13,8 +13,9 @@ import llvmlite.ir as ir
 
 from pyemu.cpu import primitives as p
 from pyemu.cpu import x87_compute
+from pyemu.cpu.decode.record import R_RIP
 from pyemu.cpu.host import CALL_MMIO_READ, CALL_MMIO_WRITE, CALL_PORT_READ, CALL_PORT_WRITE, CALL_SERVICE
-from pyemu.cpu.state import CODE_BITMAP, HOST_CALLS, RAM_BASE
+from pyemu.cpu.state import CODE_BITMAP, HOST_CALLS, RAM_BASE, RIP
 from pyemu.jit import layout, native, x87
 from pyemu.jit.subset import I8, I64, PTR, VOID, FunctionCompiler, Lowering
 
@@ -161,6 +162,14 @@ def _leave_block(f: FunctionCompiler, args: list[ir.Value]) -> ir.Value:
     return I64(0)
 
 
+def _running_rip(f: FunctionCompiler, args: list[ir.Value]) -> ir.Value:
+    """From the record; before the first there is none."""
+    record = state_word(f.b, args[0], layout.CURRENT_RECORD)
+    where = f.b.gep(f.b.inttoptr(record, PTR), [I64(R_RIP)], source_etype=I64)
+    own = f.b.gep(args[0], [I64(RIP)], source_etype=I64)
+    return f.b.load(f.b.select(f.b.icmp_unsigned("==", record, I64(0)), own, where), typ=I64)
+
+
 def _mappings_changed(f: FunctionCompiler, args: list[ir.Value]) -> ir.Value:
     from pyemu.jit import blocks
 
@@ -187,6 +196,7 @@ LOWERINGS: dict[Any, Lowering] = {
     p.call_service: _callback(CALL_SERVICE, 3),
     p.code_page_flag: _code_page_flag,
     p.leave_block: _leave_block,
+    p.running_rip: _running_rip,
     p.mappings_changed: _mappings_changed,
     p.code_page_written: _code_page_written,
     x87_compute.compute: x87.lower,

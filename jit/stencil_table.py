@@ -17,8 +17,8 @@ STENCIL_SIZE, RELOCATION_SIZE, FORM_ENTRY = 16, 16, 8
 
 # Numbers of the stencils that belong to no instruction; 0 means none.
 _NUMBER = {name: number for number, name in enumerate(HELPERS, 1)}
-PROLOGUE, EXECUTE, UNLINKED, CHAIN, GOTO, STOP, PROCEED, INDIRECT_END = (
-    _NUMBER[n] for n in ("prologue", "exec", "unlinked", "chain", "goto", "stop", "proceed", "indirect")
+PROLOGUE, EXECUTE, UNLINKED, CHAIN, GOTO, STOP, PROCEED, INDIRECT_END, COUNT_EDGE = (
+    _NUMBER[n] for n in ("prologue", "exec", "unlinked", "chain", "goto", "stop", "proceed", "indirect", "count_edge")
 )
 E_BASE, E_INDEX, E_BASE_INDEX, E_CONSTANT, E_SEGMENT = (
     _NUMBER[n] for n in ("ea_base", "ea_index", "ea_base_index", "ea_constant", "ea_segment")

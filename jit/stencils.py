@@ -409,6 +409,18 @@ def _proceed(e: Helper) -> None:
     e.go("proceed")
 
 
+def _count_edge(e: Helper) -> None:
+    """Count an edge between blocks: the number of this one is in `slot`, half of it in `slot_next`."""
+    b = e.b
+    last = b.gep(e.s, [I64(ly.EDGE_LAST)], source_etype=I64)
+    edges = b.inttoptr(b.load(b.gep(e.s, [I64(ly.EDGE_MAP)], source_etype=I64), typ=I64), PTR)
+    counter = b.gep(edges, [b.xor(b.load(last, typ=I64), e.hole("slot"))], source_etype=I8)
+    more = b.add(b.load(counter, typ=I8), I8(1))
+    b.store(b.add(more, b.zext(b.icmp_unsigned("==", more, I8(0)), I8)), counter)  # never back to 0
+    b.store(e.hole("slot_next"), last)
+    e.go("cont")
+
+
 def _with(e: Helper, where: str, first: str, second: str | None = None) -> None:
     """Tail-call a thunk with the arguments a and b."""
     second_value = e.hole(second) if second else e.c
@@ -429,6 +441,7 @@ HELPERS: dict[str, Callable[[Helper], None]] = {
     "stop": _stop,
     "proceed": _proceed,
     "indirect": indirect,
+    "count_edge": _count_edge,
 }
 
 

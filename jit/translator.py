@@ -17,6 +17,7 @@ from pyemu.jit.native import copy_bytes, host_tsc, peek16, peek32, peek64, poke3
 from pyemu.jit.stencil_table import (
     ADDRESS_ONLY,
     CHAIN,
+    COUNT_EDGE,
     E_BASE,
     E_BASE_INDEX,
     E_CONSTANT,
@@ -249,6 +250,12 @@ def finish(s: State, block: int, record: int, at: int) -> int:
     return paste(s, GOTO, at)
 
 
+def edge_number(rip: int) -> int:
+    """A block's number, of which an edge of the map has two: AFL's way, for which no two blocks have to differ."""
+    x = rip ^ (rip >> 32)
+    return (x * 0x9E3779B1 >> 12) & (ly.EDGE_MAP_SIZE - 1)
+
+
 def translate(s: State, block: int) -> int:
     """Translate a block; returns its host code."""
     ticks = host_tsc()
@@ -262,8 +269,14 @@ def translate(s: State, block: int) -> int:
     hole(s, H_TLB, 8 * (TLB + s[MMU] * TLB_ENTRIES * TLB_ENTRY_WORDS))
     hole(s, H_COUNT, count)
     hole(s, H_NEXT, peek64(block + 8 * ly.B_RIP))
-    hole(s, H_SLOW, cold(s, STOP))
+    stop = cold(s, STOP)
+    hole(s, H_SLOW, stop)
     at = paste(s, PROLOGUE, start)
+    if s[ly.EDGE_MAP]:
+        number = edge_number(peek64(block + 8 * ly.B_RIP))
+        hole(s, H_SLOT, number)
+        hole(s, H_SLOT_NEXT, number >> 1)
+        at = paste(s, COUNT_EDGE, at)
     dead = dead_flags(s, block, count)
     record = block + ly.B_SIZE
     for k in range(count):
@@ -273,7 +286,8 @@ def translate(s: State, block: int) -> int:
     last = record - ly.RECORD_SIZE
     at = finish(s, block, last, at)
     s[ly.CODE_NEXT] = at
-    poke64(block + 8 * ly.B_CODE, start)
+    poke64(block + 8 * ly.B_CODE, stop if peek64(block + 8 * ly.B_HOOKED) else start)
+    poke64(block + 8 * ly.B_BODY, start)
     s[ly.STAT_CODE_BYTES] += at - start
     s[ly.STAT_TRANSLATE_TICKS] += (host_tsc() - ticks) & M64
     return start

@@ -5,8 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from pyemu.cpu import hooks
 from pyemu.cpu.host import Exit
-from pyemu.cpu.state import EXIT_REQUEST, FLAGS, HALTED, ICOUNT, ICOUNT_LIMIT, IRQ_PENDING, NMI_PENDING, RIP
+from pyemu.cpu.state import (
+    EXIT_REQUEST,
+    FLAGS,
+    HALTED,
+    HOOK_COUNT,
+    ICOUNT,
+    ICOUNT_LIMIT,
+    IRQ_PENDING,
+    NMI_PENDING,
+    RIP,
+)
 
 IF = 1 << 9
 
@@ -41,6 +52,12 @@ class FakeAccelerator:
                 return Exit.HALT
             if s[ICOUNT] >= s[ICOUNT_LIMIT]:
                 return Exit.BUDGET
+            if s[HOOK_COUNT]:
+                served = hooks.before(s, s[RIP], 0, 1)
+                if served == hooks.STOP:
+                    return Exit.DEBUG
+                if served == hooks.AGAIN:
+                    continue
             s[ICOUNT] += 1
             s[RIP] += 1
             reason = self.step(self)
@@ -49,6 +66,12 @@ class FakeAccelerator:
 
     def memory_changed(self) -> None:
         """Nothing is cached."""
+
+    def code_hooks_changed(self, spans) -> None:
+        """Likewise."""
+
+    def watches_changed(self) -> None:
+        """It never touches memory."""
 
     def write_text(self, text: str) -> None:
         for byte in text.encode():
