@@ -358,4 +358,5 @@ def far_return(s: State, size: int, release: int) -> int:
     if segments.check_target(s, d, offset):
         return 1
     returns.enter(s, selector, d, stack_selector, stack, pointer + release)
+    mode.update(s)
     return arrive(s, offset)

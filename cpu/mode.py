@@ -1,8 +1,9 @@
 """The mode word: everything about the processor's mode that decoding and translations depend on, in one word.
 
-`update(s)` recomputes it, and with it the MMU index, the stack mask and the width of canonical addresses, from the
-architectural registers. It runs after every change of CR0, CR4, EFER, CS, SS, CPL, EFLAGS.TF/VM/AC or the breakpoints.
-IOPL, CR4.TSD/UMIP/FSGSBASE and IF are not in it: instructions read them when they run.
+`update(s)` recomputes it, and with it the MMU index, the stack mask, the width of canonical addresses and, for flat
+32-bit mode, how far segments reach, from the architectural registers. It runs after every change of CR0, CR4, EFER, CS,
+SS, CPL, EFLAGS.TF/VM/AC or the breakpoints, and of the other segments outside 64-bit mode. IOPL, CR4.TSD/UMIP/FSGSBASE
+and IF are not in it: instructions read them when they run.
 """
 
 from __future__ import annotations
@@ -13,14 +14,19 @@ from pyemu.cpu.state import (
     CR0,
     CR4,
     CS,
+    DS,
     EFER,
     FLAGS,
+    HIGH_HALF,
     LINEAR_TOP,
     LINEAR_TOP_MAX,
     M64,
     MMU,
     MODE,
     SEG_ATTR,
+    SEG_BASE,
+    SEG_LIMIT,
+    SEG_REACH,
     SS,
     STACK_MASK,
     WATCH_CODE,
@@ -43,6 +49,8 @@ LONG_MODE = 1 << 12  # EFER.LMA: 64-bit or compatibility mode
 MMU_SHIFT = 13  # bits 13-14: s[MMU]
 BREAKPOINTS = 1 << 15  # an instruction breakpoint is enabled: blocks are never entered without a look
 NO_OSXSAVE = 1 << 16  # CR4.OSXSAVE is off: XSAVE and VEX instructions raise #UD
+FLAT = 1 << 17  # 32-bit protected mode whose CS, DS, ES and SS are 4 GiB from 0: offsets are linear addresses
+MODE_BITS = 18
 
 # Values of s[MMU] (SDM 3, 4.6).
 MMU_SUPERVISOR, MMU_USER = 0, 1
@@ -58,10 +66,15 @@ CR4_UMIP, CR4_FSGSBASE, CR4_OSXSAVE, CR4_SMAP = 1 << 11, 1 << 16, 1 << 18, 1 << 
 EFER_SCE, EFER_LME, EFER_LMA, EFER_NXE = 1 << 0, 1 << 8, 1 << 10, 1 << 11
 TOP_48, TOP_57 = 47, 56  # of LINEAR_TOP: bits from this one on are alike in a canonical address
 ATTR_L, ATTR_DB = 1 << 13, 1 << 14  # of SEG_ATTR
+# SEG_ATTR of data that can be read and written from 0 to the limit: present, S, writable; not code, expand-down or
+# unusable (SDM 3, table 3-1).
+DATA_MASK, DATA = 1 << 16 | 0x9E, 0x92
+# Where a kernel usually begins. Only speed depends on it: code and large pages from here on are kept apart (tlb.py).
+HIGH_HALF_32, HIGH_HALF_64 = 0xC0000000, 1 << 63
 
 
 def update(s: State) -> int:
-    """Recompute MODE, MMU and STACK_MASK."""
+    """Recompute MODE and what goes with it."""
     cr0 = s[CR0]
     cr4 = s[CR4]
     rflags = s[FLAGS]
@@ -86,6 +99,8 @@ def update(s: State) -> int:
         mode |= PROTECTED
         if rflags & VM:
             mode |= V86
+        elif mode & (CODE32 | STACK32) == CODE32 | STACK32:
+            mode |= flat(s)
     if rflags & TF:
         mode |= TRAP
     if cr0 & CR0_TS:
@@ -108,10 +123,24 @@ def update(s: State) -> int:
     elif rflags & AC or (cr4 & CR4_SMAP) == 0:
         mmu = MMU_SUPERVISOR_USER_PAGES
     s[LINEAR_TOP] = TOP_57 if mode & LONG_MODE and cr4 & CR4_LA57 else TOP_48
+    s[HIGH_HALF] = HIGH_HALF_64 if mode & LONG_MODE else HIGH_HALF_32
     s[MODE] = mode | (mmu << MMU_SHIFT)
     s[MMU] = mmu
     s[STACK_MASK] = stack
     return 0
+
+
+def flat(s: State) -> int:
+    """FLAT if CS, DS, ES and SS are 4 GiB from 0, else 0. Brings SEG_REACH up to date."""
+    result = FLAT
+    for n in range(6):
+        reach = 0
+        if n == CS or s[SEG_ATTR + n] & DATA_MASK == DATA:
+            reach = s[SEG_LIMIT + n] + 1
+        s[SEG_REACH + n] = reach
+        if n <= DS and (s[SEG_BASE + n] != 0 or reach != 1 << 32):
+            result = 0
+    return result
 
 
 def is_canonical(s: State, linear: int) -> int:

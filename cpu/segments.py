@@ -142,13 +142,14 @@ def load_segment(s: State, segment: int, selector: int) -> int:
         status = load_stack(s, selector)
     else:
         status = load_data(s, segment, selector, GP, 0)
-    if segment == SS and status == 0:
+    if status == 0 and (segment == SS or s[MODE] & mode.CODE64 == 0):
         mode.update(s)
     return status
 
 
 def drop_inner_segments(s: State) -> int:
-    """After a return to an outer level: ES, DS, FS and GS that the new CPL may not use become null (SDM 2, RET)."""
+    """After a return to an outer level: ES, DS, FS and GS that the new CPL may not use become null (SDM 2, RET). The
+    caller brings the mode up to date."""
     cpl = s[CPL]
     for segment in range(6):
         if segment != CS and segment != SS:

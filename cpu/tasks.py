@@ -19,6 +19,7 @@ from pyemu.cpu.state import (
     CR4,
     CS,
     DR,
+    EXIT_REQUEST,
     FLAGS,
     FRAME,
     GPR,
@@ -230,7 +231,7 @@ def load_segments(s: State, ext: int) -> int:
         if segment != CS and segment != SS:
             if segments.load_data(s, segment, s[SEG_SEL + segment], TS, ext):
                 return 1
-    return 0
+    return mode.update(s)
 
 
 def enter_state(s: State, wide: int, cause: int) -> int:
@@ -302,8 +303,9 @@ def switch_task(s: State, selector: int, cause: int, rip: int, rflags: int, ext:
     enter_state(s, wide, cause)
     ldt = s[LDT_SEL]
     if ds.load_ldtr(s, ldt, TS, TS, ext) or load_segments(s, ext):
-        return 0
-    if s[RIP] > s[SEG_LIMIT + CS]:
+        s[EXIT_REQUEST] = 1  # the loop delivers what waits: translated code doesn't look for it between instructions
+    elif s[RIP] > s[SEG_LIMIT + CS]:
+        s[EXIT_REQUEST] = 1
         raise_fault(s, GP, ext)
     elif trap:
         s[PENDING_DEBUG] = s[PENDING_DEBUG] | DR6_BT

@@ -16,6 +16,7 @@ from pyemu.cpu import physical
 from pyemu.cpu.primitives import code_page_flag, mappings_changed
 from pyemu.cpu.state import (
     ALIGNED_CLEAN,
+    HIGH_HALF,
     HOOK_WATCH_COUNT,
     HOOK_WATCHES,
     LARGE_HIGH,
@@ -63,6 +64,11 @@ def entry(linear: int, mmu: int) -> int:
     return TLB + mmu * (TLB_ENTRIES * TLB_ENTRY_WORDS) + ((linear >> 12) & (TLB_ENTRIES - 1)) * TLB_ENTRY_WORDS
 
 
+def high(s: State, linear: int) -> int:
+    """1 for an address in the half that is usually a kernel's."""
+    return int(linear >= s[HIGH_HALF])
+
+
 def clear_entry(s: State, e: int) -> int:
     """Make one entry grant nothing."""
     s[e + READ_TAG] = INVALID
@@ -101,11 +107,11 @@ def flush(s: State) -> int:
 
 def flush_page(s: State, linear: int) -> int:
     """INVLPG: drop a page's entries; all of them where large pages have been seen on that side of the address space."""
-    if s[LARGE_HIGH if linear >> 63 else LARGE_LOW]:
+    if s[LARGE_HIGH if high(s, linear) else LARGE_LOW]:
         return flush_all(s)
     for mmu in range(MMU_COUNT):
         clear_entry(s, entry(linear, mmu))
-    mappings_changed(s, linear >> 63)
+    mappings_changed(s, high(s, linear))
     return 0
 
 
@@ -176,10 +182,10 @@ def fill(s: State, linear: int, mmu: int, page: int, rights: int, user_ok: int, 
         if n < TLB_LOG_SIZE:
             s[TLB_LOG + n] = e
         s[TLB_LOG_COUNT] = n + 1
-        if exec_ok and linear >> 63:
+        if exec_ok and high(s, linear):
             s[LOCAL_HIGH_CODE] = 1
     if rights & R_LARGE:
-        s[LARGE_HIGH if linear >> 63 else LARGE_LOW] = 1
+        s[LARGE_HIGH if high(s, linear) else LARGE_LOW] = 1
     return e
 
 

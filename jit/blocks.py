@@ -326,7 +326,7 @@ def link(s: State, block: int) -> int:
 def jump_entry(s: State, rip: int) -> int:
     """Host address of the jump cache entry of an address."""
     index = (rip ^ (rip >> ly.JUMP_CACHE_BITS)) & (ly.JUMP_CACHE_SIZE - 1)
-    return s[ly.JUMP_CACHE] + 16 * (index | (rip >> 63) << ly.JUMP_CACHE_BITS)
+    return s[ly.JUMP_CACHE] + 16 * (index | tlb.high(s, rip) << ly.JUMP_CACHE_BITS)
 
 
 def jump_log(s: State, half: int) -> int:
@@ -335,14 +335,14 @@ def jump_log(s: State, half: int) -> int:
 
 
 def enter_jump(s: State, block: int) -> int:
-    """Let indirect jumps find a block without the loop, in 64-bit mode. Both pages of one that spans two are where they
-    are until the jump cache forgets that half of the address space."""
+    """Let indirect jumps find a block without the loop, in modes with stencils. Both pages of one that spans two are
+    where they are until the jump cache forgets that half of the address space."""
     rip = peek64(block + 8 * ly.B_RIP)
-    end = (rip + peek64(block + 8 * ly.B_BYTES)) & M64
-    inline = translator.jumps_inline(rip) and translator.jumps_inline(end)
-    if s[MODE] & (md.CODE64 | md.BREAKPOINTS) == md.CODE64 and inline:
+    last = (rip + peek64(block + 8 * ly.B_BYTES) - 1) & M64
+    half = tlb.high(s, rip)
+    inline = translator.jumps_inline(s, rip) and translator.jumps_inline(s, last) and tlb.high(s, last) == half
+    if s[MODE] & (md.CODE64 | md.FLAT) and s[MODE] & md.BREAKPOINTS == 0 and inline:
         entry = jump_entry(s, rip)
-        half = rip >> 63
         if peek64(entry) == ly.JUMP_EMPTY:
             poke64(jump_log(s, half) + 8 * s[ly.JUMP_LOG_COUNT + half], entry)
             s[ly.JUMP_LOG_COUNT + half] += 1

@@ -7,6 +7,7 @@ touches. Not here: the image itself (image.py), linking (elf.py).
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import importlib
 import marshal
 import os
@@ -90,7 +91,7 @@ def compile_shard(shard: Shard) -> tuple[Kind, Any]:
         result = compile_handlers(forms)
     elif shard.kind is Kind.STENCILS:
         stencils = compile_stencils(forms) if forms else compile_helpers()
-        result = {name: (stencil.code, stencil.relocations, stencil.constants) for name, stencil in stencils.items()}
+        result = {name: dataclasses.astuple(stencil) for name, stencil in stencils.items()}
     else:
         return shard.kind, compile_mechanism(shard.functions)
     cache.write(cache.directory() / "objects" / shard.key, marshal.dumps(result))

@@ -73,19 +73,18 @@ PAGE_WORDS = 2
 ) = range(STATS, STATS + 10)  # fmt: skip
 
 # ---- jump cache: two halves (user, kernel addresses) of {tag, code} --------------------------------------------------
-# The tag is RIP with the mode word's 17 bits folded over its sign bits, so one compare checks both: of a canonical
-# address
-# those bits are all alike, and no two modes are each other's complement.
+# The tag is RIP with the mode word folded over its upper bits, so one compare checks both. Of a canonical address those
+# from bit 47 on are all alike, and no two modes are each other's complement. Bit 46 meets the mode's lowest, by which
+# 64-bit mode differs from flat 32-bit mode, whose addresses have no such bit.
 JUMP_CACHE_BITS = 13
 JUMP_CACHE_SIZE = 1 << JUMP_CACHE_BITS
-JUMP_CACHE_MODE_SHIFT = 47
+JUMP_CACHE_MODE_SHIFT = 46  # 64 - mode.MODE_BITS
 JUMP_EMPTY = 0xFFFFFFFFFFFFFFFF  # no canonical address with a mode gives these two tags: nothing was here since the
 JUMP_DEAD = 0xFFFFFFFFFFFFFFFE  # half was emptied; or there was, and its block is dead
 JUMP_LOG = 2 * JUMP_CACHE_SIZE * 16  # offset of two lists, of the addresses of the entries that are not empty
 JUMP_CACHE_BYTES = JUMP_LOG + 2 * JUMP_CACHE_SIZE * 8
 
-# ---- a chain slot: where a block's exit goes
-# ---------------------------------------------------------------------------
+# ---- a chain slot: where a block's exit goes -------------------------------------------------------------------------
 S_TARGET, S_UNLINKED, S_NEXT, S_RIP, S_BLOCK = range(5)
 S_WORDS = 5
 

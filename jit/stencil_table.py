@@ -2,7 +2,8 @@
 
     stencil entry  16 bytes: code offset, code length, relocation offset, relocation count (32 bits each)
     relocation     16 bytes: offset (32), type (16), hole (16), addend (64)
-    form entry      8 bytes: stencil, stencil without flag writes (16 each, 0 for none), facts (32)
+    form entry     16 bytes: stencil, stencil without flag writes, both for flat 32-bit mode (16 bits each, 0 for none),
+                             facts (32), bytes of the memory operand minus 1 (32)
     constants      the pieces of memory that stencils refer to
 """
 
@@ -11,22 +12,27 @@ from __future__ import annotations
 import struct
 
 from pyemu.cpu.ops import Form
-from pyemu.jit.stencils import ALIGNMENT, DEAD, HELPERS, HOLE, Stencil
+from pyemu.jit.stencils import ALIGNMENT, DEAD, FLAT, HELPERS, HOLE, Stencil
 
-STENCIL_SIZE, RELOCATION_SIZE, FORM_ENTRY = 16, 16, 8
+STENCIL_SIZE, RELOCATION_SIZE, FORM_ENTRY = 16, 16, 16
+F_FLAT, F_FACTS, F_EXTENT = 4, 8, 12  # offsets in a form entry
 
 # Numbers of the stencils that belong to no instruction; 0 means none.
 _NUMBER = {name: number for number, name in enumerate(HELPERS, 1)}
-PROLOGUE, EXECUTE, UNLINKED, CHAIN, GOTO, STOP, PROCEED, INDIRECT_END, COUNT_EDGE = (
-    _NUMBER[n] for n in ("prologue", "exec", "unlinked", "chain", "goto", "stop", "proceed", "indirect", "count_edge")
+PROLOGUE, EXECUTE, UNLINKED, CHAIN, GOTO, GOTO32, STOP, PROCEED, INDIRECT_END, COUNT_EDGE = (
+    _NUMBER[n]
+    for n in (
+        "prologue", "exec", "unlinked", "chain", "goto", "goto32", "stop", "proceed", "indirect", "count_edge",
+    )
 )
 E_BASE, E_INDEX, E_BASE_INDEX, E_CONSTANT, E_SEGMENT = (
     _NUMBER[n] for n in ("ea_base", "ea_index", "ea_base_index", "ea_constant", "ea_segment")
 )
+E32 = _NUMBER["ea32_base"] - E_BASE  # from each of these to the one for 32-bit addresses
 (
     H_REG, H_RM, H_OP, H_BASE, H_INDEX, H_SEGMENT, H_SCALE, H_DISP, H_IMM, H_IMM32, H_IMM64, H_DISP64, H_RIP, H_NEXT,
     H_COUNT, H_RECORD, H_RESUME, H_TLB, H_SLOT, H_SLOT_NEXT, H_SLOW, H_CONT, H_EXEC, H_LEAVE, H_UNLINKED,
-    H_PROCEED, H_CONSTANTS, H_VVVV,
+    H_PROCEED, H_CONSTANTS, H_VVVV, H_EXTENT,
 ) = HOLE.values()  # fmt: skip
 
 # Facts about a form.
@@ -38,17 +44,41 @@ ADDRESS_ONLY = 16  # LEA: without the segment base
 RELATIVE = 32  # a direct jump: needs chain slots
 JUMP = 64  # ... unconditional
 ENDS = 128  # ends the block, and what follows may see another mode or mapping, or an event that waited
+ADDRESS_SIZED = 256  # its stencil depends on the address size beyond the operand's address
+DIRECT = 512  # the operand's address is the immediate
 
 
-def facts(form: Form, stencil: Stencil | None) -> int:
-    """The facts that the translator needs about a form."""
+def variants(form: Form, stencils: dict[str, Stencil]) -> list[str]:
+    """The names of a form's stencils for 64-bit mode, then for flat 32-bit mode, each with flag writes and without; ""
+    for none."""
+    names = []
+    for name in (form.name, form.name + FLAT):
+        if name not in stencils and name.endswith(FLAT):
+            name = form.name if form.name in stencils and not stencils[form.name].wide else ""
+        live = name if name in stencils else ""
+        names += [live, live + DEAD if live + DEAD in stencils else live]
+    return names
+
+
+def extent(form: Form) -> int:
+    """Bytes of the memory operand minus 1."""
+    return max((1, *(o.size for o in form.operands if o.is_memory))) - 1
+
+
+def facts(form: Form, known: list[Stencil | None]) -> int:
+    """The facts that the translator needs about a form, which has some stencils."""
     word, row = 0, form.row
     word |= WRITES_FLAGS if "w" in row.flags else 0
     word |= READS_FLAGS if row.flags and row.flags != "w" else 0
-    if stencil is None or any(number == H_SLOW for _, _, number, _ in stencil.relocations):
-        word |= MAY_EXIT
+    for stencil in known:
+        if stencil is None or any(number == H_SLOW for _, _, number, _ in stencil.relocations):
+            word |= MAY_EXIT
+        if stencil is not None and stencil.address_sized:
+            word |= ADDRESS_SIZED
     if form.is_memory:
         word |= MEMORY
+    if any(o.kind == "moffs" for o in form.operands):
+        word |= MEMORY | DIRECT
     if row.name == "lea":
         word |= ADDRESS_ONLY
     relative = any(o.kind == "rel" for o in form.operands)
@@ -90,8 +120,8 @@ def serialise(stencils: dict[str, Stencil], forms: list[Form]) -> tuple[bytes, b
         code += stencil.code
     table = bytearray()
     for form in forms:
-        live = number.get(form.name, 0)
-        dead = number.get(form.name + DEAD, live)
-        table += struct.pack("<HHI", live, dead, facts(form, stencils.get(form.name)))
+        names = variants(form, stencils)
+        word = facts(form, [stencils.get(name) for name in (names[0], names[2])])
+        table += struct.pack("<4H2I", *(number.get(name, 0) for name in names), word, extent(form))
     code += bytes(constants_base - code_base - len(code))
     return b"".join(entries) + relocations + code + constants, bytes(table)

@@ -1,20 +1,19 @@
 """Stencils: machine code with holes, made once by LLVM from instruction definitions, copied and patched by the
 translator.
 
-A stencil is a `preserve_none` function of (state, tmp, a, b) whose operands are link-time symbols (`hole_*`) and
-which ends
-in a tail call of `cont`; the linker here strips that jump, so that stencils fall through into each other. `tmp`
-carries the
-effective address from an address stencil to the instruction's own. Anything rare tail-calls `slow`, the instruction's
-cold
-stub, before it has changed anything: the interpreter's handler then executes the instruction as a whole.
+A stencil is a `preserve_none` function of (state, tmp, a, b) whose operands are link-time symbols (`hole_*`) and which
+ends in a tail call of `cont`; the linker here strips that jump, so that stencils fall through into each other. `tmp`
+carries the linear address from an address stencil to the instruction's own. Anything rare tail-calls `slow`, the
+instruction's cold stub, before it has changed anything: the interpreter's handler then executes the instruction whole.
 
-Stencils are for 64-bit mode. A form that calls mechanism code, or stores twice, has none, and runs by its
+Stencils are for 64-bit mode and for flat 32-bit mode (cpu/mode.py). Most forms have one for both: widths of addresses
+are the address stencils' business. A form that calls mechanism code, or stores twice, has none, and runs by its
 handler. Not here: choosing and patching them (translator.py), what the stubs jump to (thunks.py).
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -22,7 +21,20 @@ import llvmlite.ir as ir
 
 from pyemu.cpu.decode import record as rc
 from pyemu.cpu.ops import Form
-from pyemu.cpu.state import EXIT_REQUEST, GPR, ICOUNT, ICOUNT_LIMIT, MODE, RIP, RSP, TLB_ENTRIES, VALUE
+from pyemu.cpu.state import (
+    EXIT_REQUEST,
+    GPR,
+    HIGH_HALF,
+    ICOUNT,
+    ICOUNT_LIMIT,
+    MODE,
+    RIP,
+    RSP,
+    SEG_BASE,
+    SEG_REACH,
+    TLB_ENTRIES,
+    VALUE,
+)
 from pyemu.cpu.values import Value
 from pyemu.jit import elf
 from pyemu.jit import layout as ly
@@ -37,10 +49,12 @@ STENCIL_TYPE = ir.FunctionType(VOID, [PTR, I64, I64, I64])
 HOLES = (
     "reg", "rm", "op", "base", "index", "segment", "scale", "disp", "imm", "imm32", "imm64", "disp64", "rip", "next",
     "count", "record", "resume", "tlb", "slot", "slot_next",
-    "slow", "cont", "exec", "leave", "unlinked", "proceed", "constants", "vvvv",
+    "slow", "cont", "exec", "leave", "unlinked", "proceed", "constants", "vvvv", "extent",
 )  # fmt: skip
 HOLE = {name: number for number, name in enumerate(HOLES)}
 DEAD = ":dead"  # ends the name of a stencil that leaves out its flag writes
+FLAT = ":flat"  # ends the name of a stencil, before DEAD, that is for flat 32-bit mode alone
+M32 = 0xFFFFFFFF
 CODE_HOLES = ("slow", "cont", "exec", "leave", "unlinked", "proceed")
 # Ranges of values, which decide the encoding: offsets and 32-bit values, signed 32 bits, anything.
 # Numbers far above those that llvmlite gives its own metadata (branch weights).
@@ -74,6 +88,8 @@ class StencilEmitter(Emitter):
         self.b = ir.IRBuilder(self.entry)
         self.relative: Value | None = None  # condition of a relative jump
         self.stored = self.floats = False
+        self.wide = False  # something in it holds in 64-bit mode only
+        self.address_sized = False  # it depends on the address size
         self.cold: list[tuple[ir.Block, str]] = []
 
     # ---- holes ---------------------------------------------------------------------------------------------
@@ -105,6 +121,7 @@ class StencilEmitter(Emitter):
 
     def record_field(self, word: int, shift: int, width: int) -> Value:
         if (word, shift) == (rc.PACKED, rc.ADDRESS_SIZE):
+            self.wide = self.address_sized = True
             return self.const(8, 64)  # others run by their handler
         raise NoStencilError
 
@@ -114,6 +131,7 @@ class StencilEmitter(Emitter):
         return super().state(index, width)
 
     def next_rip(self) -> Value:
+        self.wide = True
         return Value(self, self.hole("next"), 64)
 
     def register(self, field: int, width: int) -> Value:
@@ -136,26 +154,27 @@ class StencilEmitter(Emitter):
 
     # ---- memory --------------------------------------------------------------------------------------------
     def offset(self, operand):  # type: ignore[no-untyped-def]
-        if operand.kind == "moffs":
-            raise NoStencilError
         return Value(self, self.tmp, 64)
 
     def wrap_address(self, offset: Value) -> Value:
+        self.wide = self.address_sized = True
         return offset
 
     def linear(self, offset: Value, size: int, access: int) -> Value:
         return offset
 
     def stack_linear(self, offset: int, size: int, access: int) -> Value:
-        return self.state(GPR + RSP) + offset
+        return self.stack_linear_at(self.state(GPR + RSP) + offset, size, access)
 
     def stack_linear_at(self, pointer: Value, size: int, access: int) -> Value:
+        self.wide = True
         return pointer
 
     def move_stack(self, delta: int) -> None:
-        self.super_set(GPR + RSP, self.state(GPR + RSP) + delta)
+        self.set_stack(self.state(GPR + RSP) + delta)
 
     def set_stack(self, value: Value) -> None:
+        self.wide = True
         self.super_set(GPR + RSP, value)
 
     def super_set(self, index: int, value: Value) -> None:
@@ -241,12 +260,14 @@ class StencilEmitter(Emitter):
 
     def bad_target(self, target: Value) -> Value:
         # with 57-bit addresses this sends some good ones to the handler, which knows the paging mode
+        self.wide = True
         return (target.sar(47) + 1).ult(2).__invert__()
 
     def narrow_rip(self, target: Value) -> Value:
         return target
 
     def jump_relative(self, condition: Value | None = None) -> None:
+        self.wide = True
         self.relative = condition if condition is not None else self.const(1, 1)
 
     def jump(self, target: Value) -> None:
@@ -259,6 +280,11 @@ class StencilEmitter(Emitter):
         raise NoStencilError
 
     # ---- ends ----------------------------------------------------------------------------------------------
+    def high(self, rip: ir.Value) -> ir.Value:
+        """1 for an address in the half that is usually a kernel's (tlb.py), else 0; 64 bits."""
+        self.wide = True
+        return self.b.lshr(rip, I64(63))
+
     def go(self, where: str) -> None:
         """Tail-call a code hole."""
         self._tail(code_hole(self.owner, where))
@@ -301,6 +327,47 @@ class StencilEmitter(Emitter):
         self.go_slot("slot_next")
 
 
+class FlatEmitter(StencilEmitter):
+    """Emits a stencil for a form in flat 32-bit mode: what differs is the width of addresses."""
+
+    def record_field(self, word: int, shift: int, width: int) -> Value:
+        if (word, shift) == (rc.PACKED, rc.ADDRESS_SIZE):
+            self.address_sized = True
+            return self.const(4, 64)
+        return super().record_field(word, shift, width)
+
+    def wrap_address(self, offset: Value) -> Value:
+        self.address_sized = True
+        return offset & M32
+
+    def stack_linear_at(self, pointer: Value, size: int, access: int) -> Value:
+        return pointer & M32
+
+    def set_stack(self, value: Value) -> None:
+        self.super_set(GPR + RSP, value & M32)
+
+    def bad_target(self, target: Value) -> Value:
+        return self.const(0, 1)
+
+    def narrow_rip(self, target: Value) -> Value:
+        if self.form.size == 2:
+            raise NoStencilError  # the translator knows where to, but it doesn't know 16 bits
+        return target
+
+    def jump_relative(self, condition: Value | None = None) -> None:
+        self.narrow_rip(self.const(0, 64))
+        super().jump_relative(condition)
+
+    def high(self, rip: ir.Value) -> ir.Value:
+        return high_half(self, rip)
+
+
+def high_half(e: StencilEmitter, rip: ir.Value) -> ir.Value:
+    """StencilEmitter.high() outside 64-bit mode."""
+    beyond = e.b.icmp_unsigned(">=", rip, e.b.load(e._word_pointer(HIGH_HALF), typ=I64))
+    return e.b.zext(beyond, I64)
+
+
 def function(owner: ModuleCompiler, name: str) -> ir.Function:
     """An empty stencil function."""
     fn = ir.Function(owner.module, STENCIL_TYPE, name)
@@ -312,8 +379,7 @@ def function(owner: ModuleCompiler, name: str) -> ir.Function:
 
 def hole(owner: ModuleCompiler, b: ir.IRBuilder, name: str) -> ir.Value:
     """The value of a hole: ptrtoint of its symbol. One of 64 bits is loaded by hand, because LLVM takes any symbol to
-    fit
-    the 32-bit immediate of a store (small code model)."""
+    fit the 32-bit immediate of a store (small code model)."""
     if _RANGE.get(name) == _ANY:
         return b.asm(ir.FunctionType(I64, []), f"movabsq $$hole_{name}, $0", "=r", [], False)
     symbol = owner.module.globals.get(f"hole_{name}") or ir.GlobalVariable(owner.module, I8, f"hole_{name}")
@@ -335,14 +401,14 @@ def tail_call(b: ir.IRBuilder, target: ir.Value, arguments: list[ir.Value]) -> N
     b.ret_void()
 
 
-def indirect(e: StencilEmitter) -> None:
+def indirect(e: StencilEmitter, high: Callable[[ir.Value], ir.Value] | None = None) -> None:
     """Continue at State[RIP]: through the jump cache, or the loop."""
     b, s = e.b, e.s
     rip = b.load(e._word_pointer(RIP), typ=I64)
     mode = b.load(e._word_pointer(MODE), typ=I64)
     tag = b.xor(rip, b.shl(mode, I64(ly.JUMP_CACHE_MODE_SHIFT)))
     index = b.and_(b.xor(rip, b.lshr(rip, I64(ly.JUMP_CACHE_BITS))), I64(ly.JUMP_CACHE_SIZE - 1))
-    half = b.shl(b.lshr(rip, I64(63)), I64(ly.JUMP_CACHE_BITS))
+    half = b.shl((high or e.high)(rip), I64(ly.JUMP_CACHE_BITS))
     table = b.inttoptr(b.load(e._word_pointer(ly.JUMP_CACHE), typ=I64), PTR)
     entry = b.gep(table, [b.shl(b.or_(index, half), I64(4))], source_etype=I8)
     hit = b.icmp_unsigned("==", b.load(entry, typ=I64), tag)
@@ -387,6 +453,20 @@ def _scaled(e: Helper) -> ir.Value:
     return e.b.shl(e.slot_value("index"), e.b.and_(e.hole("scale"), I64(63)))
 
 
+def _address32(e: Helper, *parts: ir.Value) -> None:
+    """tmp = the sum of some parts, as a 32-bit address."""
+    e.set_tmp(e.b.and_(functools.reduce(e.b.add, parts), I64(M32)))
+
+
+def _segment32(e: Helper) -> None:
+    """Add the base of FS or GS, unless the operand reaches beyond what may be accessed there."""
+    b = e.b
+    reach = b.load(b.gep(e._at("segment"), [I64(8 * (SEG_REACH - SEG_BASE))], source_etype=I8), typ=I64)
+    inside = b.icmp_unsigned("<", b.add(e.tmp, e.hole("extent")), reach)
+    _address32(e, e.tmp, e.slot_value("segment"))
+    e._slow_unless(inside)
+
+
 def _store_rip(e: Helper) -> None:
     e.b.store(e.hole("next"), e._word_pointer(RIP))
 
@@ -395,6 +475,12 @@ def _goto(e: Helper) -> None:
     """A direct jump into another page."""
     _store_rip(e)
     indirect(e)
+
+
+def _goto32(e: Helper) -> None:
+    """Likewise in flat 32-bit mode."""
+    _store_rip(e)
+    indirect(e, lambda rip: high_half(e, rip))
 
 
 def _stop(e: Helper) -> None:
@@ -434,10 +520,16 @@ HELPERS: dict[str, Callable[[Helper], None]] = {
     "ea_base_index": lambda e: e.set_tmp(e.b.add(e.b.add(e.slot_value("base"), _scaled(e)), e.hole("disp"))),
     "ea_constant": lambda e: e.set_tmp(e.hole("disp64")),
     "ea_segment": lambda e: e.set_tmp(e.b.add(e.tmp, e.slot_value("segment"))),
+    "ea32_base": lambda e: _address32(e, e.slot_value("base"), e.hole("disp")),
+    "ea32_index": lambda e: _address32(e, _scaled(e), e.hole("disp")),
+    "ea32_base_index": lambda e: _address32(e, e.slot_value("base"), _scaled(e), e.hole("disp")),
+    "ea32_constant": lambda e: _address32(e, e.hole("disp")),
+    "ea32_segment": _segment32,
     "exec": lambda e: _with(e, "exec", "record", "resume"),
     "unlinked": lambda e: _with(e, "unlinked", "slot"),
     "chain": lambda e: e.go_slot("slot"),
     "goto": _goto,
+    "goto32": _goto32,
     "stop": _stop,
     "proceed": _proceed,
     "indirect": indirect,
@@ -455,21 +547,35 @@ def compile_helpers() -> dict[str, Stencil]:
 
 
 def compile_stencils(forms: list[Form]) -> dict[str, Stencil]:
-    """The stencils of some forms: by the form's name, and for those without flag writes `:dead` behind it."""
+    """The stencils of some forms: by the form's name, with FLAT behind it for those of flat 32-bit mode alone, and DEAD
+    for those without flag writes."""
     owner = ModuleCompiler("stencils", {})
-    names: list[str] = []
+    built: dict[str, StencilEmitter] = {}
     for form in forms:
-        if form.row.modes == "legacy" or form.row.sets_rip:
+        if form.row.sets_rip:
             continue
-        for dead in (False, True) if "w" in form.row.flags else (False,):
-            name = f"{form.name}{DEAD if dead else ''}"
-            try:
-                StencilEmitter(owner, form, name, dead).build()
-            except NoStencilError:
-                drop(owner.module, name)
-                break
-            names.append(name)
-    return extract(_object(owner), names)
+        if form.row.modes != "legacy":
+            _build_form(owner, form, StencilEmitter, form.name, built)
+        if form.row.modes == "legacy" or (form.row.modes == "any" and form.name in built and built[form.name].wide):
+            _build_form(owner, form, FlatEmitter, form.name + FLAT, built)
+    stencils = extract(_object(owner), list(built))
+    for name, stencil in stencils.items():
+        stencil.wide, stencil.address_sized = built[name].wide, built[name].address_sized
+    return stencils
+
+
+def _build_form(
+    owner: ModuleCompiler, form: Form, kind: type[StencilEmitter], name: str, built: dict[str, StencilEmitter]
+) -> None:
+    """Add the stencils of a form for one mode to a module, if it can have one."""
+    for suffix in ("", DEAD) if "w" in form.row.flags else ("",):
+        emitter = kind(owner, form, name + suffix, bool(suffix))
+        try:
+            emitter.build()
+        except NoStencilError:
+            drop(owner.module, name + suffix)
+            return
+        built[name + suffix] = emitter
 
 
 def _object(owner: ModuleCompiler) -> bytes:
@@ -510,6 +616,8 @@ class Stencil:
     code: bytes
     relocations: Relocations
     constants: bytes = b""
+    wide: bool = False  # it is for 64-bit mode alone
+    address_sized: bool = False  # it depends on the address size beyond the operand's address
 
 
 def extract(data: bytes, names: list[str]) -> dict[str, Stencil]:

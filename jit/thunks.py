@@ -7,14 +7,13 @@
     thunk.leave(state, ...)                 back to the loop, RIP is set
 
 ICOUNT has been charged for the whole block at its start; exec shows a handler the exact count, and takes back what a
-block
-that ends early has not executed.
+block that ends early has not executed.
 """
 
 from __future__ import annotations
 
 from pyemu.cpu.decode import record as rc
-from pyemu.cpu.state import EXIT_REQUEST, HALTED, ICOUNT, IRQ_PENDING, MODE, NMI_PENDING, PENDING_DEBUG, RIP
+from pyemu.cpu.state import EXIT_REQUEST, HALTED, HIGH_HALF, ICOUNT, IRQ_PENDING, MODE, NMI_PENDING, PENDING_DEBUG, RIP
 from pyemu.jit import layout as ly
 from pyemu.jit.layout import JUMPED, NEXT
 
@@ -56,7 +55,7 @@ define preserve_nonecc void @thunk.unlinked(ptr %s, i64 %tmp, i64 %a, i64 %b) no
 define preserve_nonecc void @thunk.proceed(ptr %s, i64 %tmp, i64 %a, i64 %b) nounwind {{
 {waiting}  %event = icmp ne i64 %waiting.{len(EVENTS)}, 0
 {_word("rip.at", RIP)}  %rip = load i64, ptr %rip.at
-  %top = ashr i64 %rip, {ly.JUMP_CACHE_MODE_SHIFT}
+  %top = ashr i64 %rip, 47
   %signs = add i64 %top, 1
   %wide = icmp ugt i64 %signs, 1
   %stop.here = or i1 %event, %wide
@@ -69,8 +68,10 @@ look:
   %high = lshr i64 %rip, {ly.JUMP_CACHE_BITS}
   %mixed = xor i64 %rip, %high
   %index = and i64 %mixed, {ly.JUMP_CACHE_SIZE - 1}
-  %sign = lshr i64 %rip, 63
-  %half = shl i64 %sign, {ly.JUMP_CACHE_BITS}
+{_word("high.at", HIGH_HALF)}  %from = load i64, ptr %high.at
+  %is.high = icmp uge i64 %rip, %from
+  %high.half = zext i1 %is.high to i64
+  %half = shl i64 %high.half, {ly.JUMP_CACHE_BITS}
   %place = or i64 %index, %half
   %entry = getelementptr {{ i64, ptr }}, ptr %cache, i64 %place
   %known = load i64, ptr %entry

@@ -1,8 +1,7 @@
 """The baseline translator: turns a decoded block into host code by copying stencils and filling their holes.
 
-Native mechanism code. Hot code grows up from the start of the code cache, cold stubs (slow exits, unlinked chain
-slots) grow down
-from its end, so that a stub's address is known when the code that may jump to it is written. Not here: the
+Native mechanism code. Hot code grows up from the start of the code cache, cold stubs (slow exits, unlinked chain slots)
+grow down from its end, so that a stub's address is known when the code that may jump to it is written. Not here: the
 stencils (stencils.py), finding and invalidating blocks (blocks.py).
 """
 
@@ -10,14 +9,17 @@ from __future__ import annotations
 
 from pyemu.cpu import mode as md
 from pyemu.cpu.decode import record as rc
-from pyemu.cpu.state import M64, MMU, MODE, TLB, TLB_ENTRIES, TLB_ENTRY_WORDS, ZERO, State
+from pyemu.cpu.state import CS, FS, M64, MMU, MODE, TLB, TLB_ENTRIES, TLB_ENTRY_WORDS, ZERO, State
 from pyemu.jit import layout as ly
 from pyemu.jit.elf import R_32, R_32S, R_64
 from pyemu.jit.native import copy_bytes, host_tsc, peek16, peek32, peek64, poke32, poke64
 from pyemu.jit.stencil_table import (
     ADDRESS_ONLY,
+    ADDRESS_SIZED,
     CHAIN,
     COUNT_EDGE,
+    DIRECT,
+    E32,
     E_BASE,
     E_BASE_INDEX,
     E_CONSTANT,
@@ -25,8 +27,12 @@ from pyemu.jit.stencil_table import (
     E_SEGMENT,
     ENDS,
     EXECUTE,
+    F_EXTENT,
+    F_FACTS,
+    F_FLAT,
     FORM_ENTRY,
     GOTO,
+    GOTO32,
     H_BASE,
     H_CONSTANTS,
     H_CONT,
@@ -34,6 +40,7 @@ from pyemu.jit.stencil_table import (
     H_DISP,
     H_DISP64,
     H_EXEC,
+    H_EXTENT,
     H_IMM,
     H_IMM32,
     H_IMM64,
@@ -71,6 +78,7 @@ from pyemu.jit.stencil_table import (
 
 MARGIN = 64 << 10  # a block's code and stubs are smaller than this
 ABSENT = 8 * ZERO
+M32 = 0xFFFFFFFF
 
 
 def hole(s: State, number: int, value: int) -> int:
@@ -114,14 +122,18 @@ def cold(s: State, stencil: int) -> int:
     return at
 
 
+def form_entry(s: State, packed: int) -> int:
+    """Host address of the entry of a record's form."""
+    return s[ly.FORMS] + (packed & 0xFFFF) * FORM_ENTRY
+
+
 def dead_flags(s: State, block: int, count: int) -> int:
     """Mask of the instructions whose flag writes nobody can see. Whatever may leave the block sees them."""
     live = 1
     dead = 0
     for k in range(count - 1, -1, -1):
         record = block + ly.B_SIZE + k * ly.RECORD_SIZE
-        form = peek64(record + 8 * rc.PACKED) & 0xFFFF
-        info = peek32(s[ly.FORMS] + form * FORM_ENTRY + 4)
+        info = peek32(form_entry(s, peek64(record + 8 * rc.PACKED)) + F_FACTS)
         if info & WRITES_FLAGS:
             if live == 0:
                 dead = dead | 1 << k
@@ -156,21 +168,27 @@ def set_holes(s: State, record: int) -> int:
     return 0
 
 
-def address(s: State, record: int, info: int, at: int) -> int:
-    """Paste what computes the effective address into tmp."""
+def address_stencil(s: State, record: int, info: int) -> int:
+    """The stencil that computes an operand's offset in its segment; its holes are set."""
+    narrow = E32 if address_size(record) == 4 else 0
+    if info & DIRECT:
+        hole(s, H_DISP, peek64(record + 8 * rc.IMM))
+        hole(s, H_DISP64, peek64(record + 8 * rc.IMM))
+        return E_CONSTANT + narrow
     fields = peek64(record + 8 * rc.ADDRESS)
-    base = (fields >> rc.BASE) & 0xFFFF
     index = (fields >> rc.INDEX_REG) & 0xFFFF
-    segment = (fields >> rc.SEGMENT_BASE) & 0xFFFF
-    if base != ABSENT:
-        at = paste(s, E_BASE if index == ABSENT else E_BASE_INDEX, at)
-    elif index != ABSENT:
-        at = paste(s, E_INDEX, at)
-    else:
-        at = paste(s, E_CONSTANT, at)
-    if segment != ABSENT and info & ADDRESS_ONLY == 0:
-        at = paste(s, E_SEGMENT, at)
-    return at
+    if (fields >> rc.BASE) & 0xFFFF != ABSENT:
+        return (E_BASE if index == ABSENT else E_BASE_INDEX) + narrow
+    return (E_CONSTANT if index == ABSENT else E_INDEX) + narrow
+
+
+def segment_stencil(s: State, record: int, info: int) -> int:
+    """The stencil that adds the base of an operand's segment; 0 if that is known to be 0."""
+    if info & ADDRESS_ONLY or (peek64(record + 8 * rc.ADDRESS) >> rc.SEGMENT_BASE) & 0xFFFF == ABSENT:
+        return 0
+    if s[MODE] & md.CODE64:
+        return E_SEGMENT
+    return E_SEGMENT + E32 if segment_number(record) >= FS and info & MAY_EXIT else 0
 
 
 def execute(s: State, at: int) -> int:
@@ -198,56 +216,90 @@ def goto_stub(s: State, target: int) -> int:
     """A stub that jumps to RIP `target` through the jump cache."""
     following = s[ly.HOLE_VALUES + H_NEXT]
     hole(s, H_NEXT, target)
-    stub = cold(s, GOTO)
+    stub = cold(s, GOTO if s[MODE] & md.CODE64 else GOTO32)
     hole(s, H_NEXT, following)
     return stub
 
 
-def jumps_inline(rip: int) -> int:
-    """1 for an address that is canonical for 48 bits. Code elsewhere, which 5-level paging allows, is left to the loop:
-    it has no room for the mode in a tag of the jump cache."""
-    return int(((rip >> 47) + 1) & 0x1FFFF < 2)
+def jumps_inline(s: State, rip: int) -> int:
+    """1 for an address that is canonical for 48 bits, or has 32 in flat 32-bit mode. Code elsewhere, which 5-level
+    paging allows, is left to the loop: it has no room for the mode in a tag of the jump cache."""
+    if s[MODE] & md.CODE64:
+        return int(((rip >> 47) + 1) & 0x1FFFF < 2)
+    return int(rip <= M32)
+
+
+def address_size(record: int) -> int:
+    """Bytes of an instruction's addresses."""
+    return (peek64(record + 8 * rc.PACKED) >> rc.ADDRESS_SIZE) & 0xFF
+
+
+def segment_number(record: int) -> int:
+    """The segment of an instruction's memory operand."""
+    return (peek64(record + 8 * rc.PACKED) >> rc.SEGMENT) & 0xFF
+
+
+def stencil_of(s: State, record: int, dead: int) -> int:
+    """The stencil of an instruction in the present mode, or 0 if it runs by its handler."""
+    entry = form_entry(s, peek64(record + 8 * rc.PACKED))
+    info = peek32(entry + F_FACTS)
+    size = address_size(record)
+    segment = segment_number(record)
+    native_size = 8
+    if s[MODE] & md.CODE64 == 0:
+        if s[MODE] & md.FLAT == 0 or (info & (MEMORY | ADDRESS_SIZED) and segment == CS):
+            return 0
+        native_size = 4
+        entry = entry + F_FLAT
+    if size != native_size and (info & ADDRESS_SIZED or (info & MEMORY and size != 4)):
+        return 0
+    if info & ADDRESS_SIZED and segment >= FS and (info & MEMORY == 0 or native_size == 4):
+        return 0  # it reaches beyond what the address stencil has checked, or there is none
+    return peek16(entry + 2) if dead else peek16(entry)
 
 
 def instruction(s: State, block: int, record: int, dead: int, at: int) -> int:
     """Paste one instruction; returns the address behind it."""
-    packed = peek64(record + 8 * rc.PACKED)
-    entry = s[ly.FORMS] + (packed & 0xFFFF) * FORM_ENTRY
-    info = peek32(entry + 4)
-    stencil = peek16(entry + 2) if dead else peek16(entry)
-    if stencil == 0 or (packed >> rc.ADDRESS_SIZE) & 0xFF != 8 or s[MODE] & md.CODE64 == 0:
+    entry = form_entry(s, peek64(record + 8 * rc.PACKED))
+    info = peek32(entry + F_FACTS)
+    stencil = stencil_of(s, record, dead)
+    if stencil == 0:
         return execute(s, at)
     if info & RELATIVE:
         following = s[ly.HOLE_VALUES + H_NEXT]
-        target = (following + peek64(record + 8 * rc.IMM)) & M64
-        if jumps_inline(target) == 0 or jumps_inline(following) == 0:
+        target = (following + peek64(record + 8 * rc.IMM)) & (M64 if s[MODE] & md.CODE64 else M32)
+        if jumps_inline(s, target) == 0 or jumps_inline(s, following) == 0:
             return execute(s, at)
         taken = make_slot(s, block, target)
         if info & JUMP == 0:
             hole(s, H_SLOT_NEXT, make_slot(s, block, following))
         hole(s, H_SLOT, taken)
-    if info & MEMORY:
-        at = address(s, record, info, at)
+    offset = address_stencil(s, record, info) if info & MEMORY else 0
+    segment = segment_stencil(s, record, info) if info & MEMORY else 0
     if info & MAY_EXIT:
-        hole(s, H_RESUME, at + stencil_length(s, stencil))
+        length = stencil_length(s, offset) + stencil_length(s, segment) + stencil_length(s, stencil)
+        hole(s, H_RESUME, at + length)
         hole(s, H_SLOW, cold(s, EXECUTE))
+    if offset:
+        at = paste(s, offset, at)
+    if segment:
+        hole(s, H_EXTENT, peek32(entry + F_EXTENT))
+        at = paste(s, segment, at)
     return paste(s, stencil, at)
 
 
 def finish(s: State, block: int, record: int, at: int) -> int:
     """Paste what follows the last instruction."""
-    packed = peek64(record + 8 * rc.PACKED)
-    entry = s[ly.FORMS] + (packed & 0xFFFF) * FORM_ENTRY
-    info = peek32(entry + 4)
+    info = peek32(form_entry(s, peek64(record + 8 * rc.PACKED)) + F_FACTS)
     following = s[ly.HOLE_VALUES + H_NEXT]
     if info & ENDS:
         return paste(s, PROCEED, at)
-    if s[MODE] & md.CODE64 == 0 or jumps_inline(following) == 0:
+    if s[MODE] & (md.CODE64 | md.FLAT) == 0 or jumps_inline(s, following) == 0:
         return paste(s, STOP, at)
     if (following ^ peek64(block + 8 * ly.B_RIP)) >> 12 == 0:
         hole(s, H_SLOT, make_slot(s, block, following))
         return paste(s, CHAIN, at)
-    return paste(s, GOTO, at)
+    return paste(s, GOTO if s[MODE] & md.CODE64 else GOTO32, at)
 
 
 def edge_number(rip: int) -> int:
