@@ -13,13 +13,26 @@ block that ends early has not executed.
 from __future__ import annotations
 
 from pyemu.cpu.decode import record as rc
-from pyemu.cpu.state import EXIT_REQUEST, HALTED, HIGH_HALF, ICOUNT, IRQ_PENDING, MODE, NMI_PENDING, PENDING_DEBUG, RIP
+from pyemu.cpu.flags import IF
+from pyemu.cpu.state import (
+    EXIT_REQUEST,
+    FLAGS,
+    HALTED,
+    HIGH_HALF,
+    ICOUNT,
+    IRQ_PENDING,
+    MODE,
+    NMI_PENDING,
+    PENDING_DEBUG,
+    RIP,
+)
 from pyemu.jit import layout as ly
 from pyemu.jit.layout import JUMPED, NEXT
 
-# What the loop looks at between blocks. It takes the interrupt shadow into account too, but that only holds back what
-# waits; and each block checks the budget.
-EVENTS = (EXIT_REQUEST, IRQ_PENDING, NMI_PENDING, HALTED, PENDING_DEBUG)
+# What the loop looks at between blocks, besides interrupts if they are enabled. It takes the interrupt shadow into
+# account too, but that only holds back what waits; and each block checks the budget.
+EVENTS = (EXIT_REQUEST, NMI_PENDING, HALTED, PENDING_DEBUG)
+IF_SHIFT = IF.bit_length() - 1
 
 
 def _word(name: str, index: int, base: str = "%s") -> str:
@@ -31,7 +44,13 @@ def text() -> str:
     length_byte = rc.PACKED * 8 + rc.LENGTH // 8
     index_byte = rc.PACKED * 8 + rc.INDEX // 8
     count_byte = rc.PACKED * 8 + ly.COUNT_SHIFT // 8
-    waiting = "  %waiting.0 = add i64 0, 0\n"
+    waiting = f"""
+{_word("irq.at", IRQ_PENDING)}  %irq = load atomic i64, ptr %irq.at monotonic, align 8
+{_word("flags.at", FLAGS)}  %flags = load i64, ptr %flags.at
+  %flags.if = lshr i64 %flags, {IF_SHIFT}
+  %enabled = trunc i64 %flags.if to i1
+  %waiting.0 = select i1 %enabled, i64 %irq, i64 0
+"""
     for k, index in enumerate(EVENTS):
         waiting += _word(f"event.{k}", index)
         waiting += f"  %is.{k} = load atomic i64, ptr %event.{k} monotonic, align 8\n"

@@ -367,12 +367,12 @@ def test_umip(twin: Twin) -> None:
 # ---- the mode word -----------------------------------------------------------------------------------------------
 MODES = [
     (setup.real, 0, 0xFFFF),
-    (setup.protected, mode.PROTECTED | mode.CODE32 | mode.STACK32, 0xFFFFFFFF),
-    (setup.protected_user, mode.PROTECTED | mode.CODE32 | mode.STACK32 | 3 << mode.CPL_SHIFT, 0xFFFFFFFF),
+    (setup.protected, mode.PROTECTED | mode.CODE32 | mode.STACK32 | mode.FLAT, 0xFFFFFFFF),
+    (setup.protected_user, mode.PROTECTED | mode.CODE32 | mode.STACK32 | mode.FLAT | 3 << mode.CPL_SHIFT, 0xFFFFFFFF),
     (setup.v86, mode.PROTECTED | mode.V86 | 3 << mode.CPL_SHIFT, 0xFFFF),
     (setup.long, mode.PROTECTED | mode.LONG_MODE | mode.CODE64, M64),
     (setup.long_user, mode.PROTECTED | mode.LONG_MODE | mode.CODE64 | 3 << mode.CPL_SHIFT, M64),
-    (setup.compatibility, mode.PROTECTED | mode.LONG_MODE | mode.CODE32 | mode.STACK32, 0xFFFFFFFF),
+    (setup.compatibility, mode.PROTECTED | mode.LONG_MODE | mode.CODE32 | mode.STACK32 | mode.FLAT, 0xFFFFFFFF),
 ]
 
 
