@@ -1,10 +1,10 @@
 """The stencils as flat memory for the translator: numbering, per-form facts, serialisation.
 
-    stencil entry  16 bytes: code offset, code length, relocation offset, relocation count (32 bits each)
-    relocation     16 bytes: offset (32), type (16), hole (16), addend (64)
-    form entry     16 bytes: stencil, stencil without flag writes, both for flat 32-bit mode (16 bits each, 0 for none),
-                             facts (32), bytes of the memory operand minus 1 (32)
-    constants      the pieces of memory that stencils refer to
+stencil entry  16 bytes: code offset, code length, relocation offset, relocation count (32 bits each)
+relocation     16 bytes: offset (32), type (16), hole (16), addend (64)
+form entry     16 bytes: stencil, stencil without flag writes, both for flat 32-bit mode (16 bits each, 0 for none),
+                         facts (32), bytes of the memory operand minus 1 (32)
+constants      the pieces of memory that stencils refer to
 """
 
 from __future__ import annotations
@@ -114,9 +114,7 @@ def serialise(stencils: dict[str, Stencil], forms: list[Form]) -> tuple[bytes, b
             if hole == H_CONSTANTS:
                 addend += pools[stencil.constants]
             relocations += struct.pack("<IHHq", offset, kind, hole, addend)
-        entries.append(
-            struct.pack("<4I", code_base + len(code), len(stencil.code), where, len(stencil.relocations))
-        )
+        entries.append(struct.pack("<4I", code_base + len(code), len(stencil.code), where, len(stencil.relocations)))
         code += stencil.code
     table = bytearray()
     for form in forms:
