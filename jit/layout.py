@@ -5,6 +5,7 @@ Sizes are in bytes, word offsets in 64-bit words; host addresses are plain numbe
 
 from __future__ import annotations
 
+from pyemu.cpu.mode import MODE_BITS
 from pyemu.cpu.state import JIT, STATS
 
 # ---- State words ---------------------------------------------------------------------------------------------
@@ -78,7 +79,7 @@ PAGE_WORDS = 2
 # 64-bit mode differs from flat 32-bit mode, whose addresses have no such bit.
 JUMP_CACHE_BITS = 13
 JUMP_CACHE_SIZE = 1 << JUMP_CACHE_BITS
-JUMP_CACHE_MODE_SHIFT = 46  # 64 - mode.MODE_BITS
+JUMP_CACHE_MODE_SHIFT = 64 - MODE_BITS
 JUMP_EMPTY = 0xFFFFFFFFFFFFFFFF  # no canonical address with a mode gives these two tags: nothing was here since the
 JUMP_DEAD = 0xFFFFFFFFFFFFFFFE  # half was emptied; or there was, and its block is dead
 JUMP_LOG = 2 * JUMP_CACHE_SIZE * 16  # offset of two lists, of the addresses of the entries that are not empty

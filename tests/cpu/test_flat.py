@@ -246,7 +246,7 @@ def test_fault_of_a_new_task_comes_before_its_first_instruction(backend: str) ->
     state = [0] * 26
     state[8], state[9], state[14] = setup.CODE, 2, setup.OTHER_STACK  # EIP, EFLAGS, ESP
     state[18:24] = [setup.DATA, setup.CODE32, setup.DATA, setup.DATA, setup.TSS_SELECTOR, 0]  # ES CS SS DS FS GS
-    m.ram[setup.TSS_OTHER : setup.TSS_OTHER + 104] = struct.pack("<26I", *state)
+    m.put(setup.TSS_OTHER, "26I", *state)
     m.put(setup.GDT + selector, "Q", setup.descriptor(setup.TSS_OTHER, 0x67, 0x89))
     far = programs.assemble("jmp past; past:", 32)
     assert len(far) == 2
