@@ -12,7 +12,8 @@ from __future__ import annotations
 import struct
 
 from pyemu.cpu.ops import Form
-from pyemu.jit.stencils import ALIGNMENT, DEAD, FLAT, HELPERS, HOLE, Stencil
+from pyemu.jit.stencil_object import ALIGNMENT, HOLE, Stencil
+from pyemu.jit.stencils import DEAD, FLAT, HELPERS
 
 STENCIL_SIZE, RELOCATION_SIZE, FORM_ENTRY = 16, 16, 16
 F_FLAT, F_FACTS, F_EXTENT = 4, 8, 12  # offsets in a form entry

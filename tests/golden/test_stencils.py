@@ -9,7 +9,8 @@ import pytest
 
 from pyemu.cpu.ops import Form, build_table
 from pyemu.jit.elf import R_64
-from pyemu.jit.stencils import HELPERS, HOLES, Stencil, compile_helpers, compile_stencils
+from pyemu.jit.stencil_object import HOLES, Stencil
+from pyemu.jit.stencils import HELPERS, compile_helpers, compile_stencils
 
 GOLDEN = Path(__file__).with_name("stencils.txt")
 SHOWN = (
