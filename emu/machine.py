@@ -25,9 +25,10 @@ from pyemu.chardev import Capture, Chardev, ChardevError, FdChardev, Mux, open_c
 from pyemu.clock import Clock, ClockTimer, CountedClock, RealTimeClock
 from pyemu.config import ACCELERATORS, ConfigError, MachineConfig, parse_size
 from pyemu.cpu.fpu_state import ES as FSW_ES
-from pyemu.cpu.state import ICOUNT, IGNNE, new_state
+from pyemu.cpu.state import ICOUNT, IGNNE, State, new_state
 from pyemu.cpuoption import choose
 from pyemu.cpustart import apply_cpu, load_memory
+from pyemu.explanation import Explanation
 from pyemu.firmware.boot import BootRequest, prepare
 from pyemu.firmware.boot_image import BootImage
 from pyemu.firmware.e820 import MIB
@@ -195,6 +196,8 @@ class Machine(Hookable):
         self._tracer = Tracer(self.state, self.ram, self.log, self.symbols)
         if self._tracer.wanted:
             self.loop.before_step = self._tracer.before_step
+        self.loop.on_shutdown = self._shut_down
+        self.last_shutdown: State | None = None  # the processor at a triple fault that reset the machine
         self.regs = Registers(self.state)
         board.rearrange_memory()
         describe_memory(self.state, self.ram)
@@ -439,6 +442,15 @@ class Machine(Hookable):
             raise ConfigError("the first serial port isn't captured")
         return bytes(chardev.output)
 
+    def explain(self, what: str | int = "$rip") -> Explanation:
+        """In words: the instruction at an address, `address 0x...`, `selector 8`, `gate 14`, `tss`, `fault`, `time`.
+
+        Only while the machine is stopped. `print` it, or take `as_dict()`; a notebook shows it as HTML.
+        """
+        from pyemu.explain import explain
+
+        return explain(self, what)
+
     @property
     def instructions(self) -> int:
         """Executed since reset."""
@@ -451,6 +463,9 @@ class Machine(Hookable):
             self.loop.ask_stop(Stop(StopKind.POWER_OFF, 0))
         else:
             self.loop.ask_stop(Stop(StopKind.PAUSED, 0, "powered off"))
+
+    def _shut_down(self) -> None:
+        self.last_shutdown = State.from_buffer_copy(self.state) if self.config.reboot else None
 
     def _ignore_floating_point_errors(self) -> None:
         """IGNNE#."""

@@ -89,6 +89,7 @@ class RunLoop:
         self._chains = 0
         self._target: tuple[int, Condition] | None = None  # instruction count at which to stop
         self.before_step: Callable[[], None] | None = None  # set: single steps, and this is called before each
+        self.on_shutdown: Callable[[], None] = lambda: None  # before a triple fault's reset
         self.accelerator: Accelerator | None = None
         self.final: Stop | None = None  # set when the machine can't go on
         self._thread = threading.Thread(target=self._main, name="pyemu-vcpu0", daemon=True)
@@ -364,6 +365,7 @@ class RunLoop:
 
     def _shutdown(self) -> None:
         self._chains += 1
+        self.on_shutdown()
         message = "triple fault: " + self._describe_chain()
         if self._chains <= _CHAINS_SHOWN:
             print(f"pyemu: {message}", file=sys.stderr)

@@ -37,12 +37,18 @@ def build(name: str) -> bytes:
     """The image of one of the `HOSTILE` guests, or of one of the `OTHERS`."""
     if name not in (*HOSTILE, *OTHERS):
         raise ValueError(f"no guest is called {name}")
+    announcement = f"{'hostile ' if name in HOSTILE else ''}{name}"
+    return assemble(_text(f"hostile_{name}" if name in HOSTILE else name), announcement)
+
+
+def assemble(program: str, announcement: str) -> bytes:
+    """A guest in 64-bit mode from its `main` and `next_round` on; the rest is long_mode.asm."""
     text = "\n".join(
         [
             *(f".set {constant}, {value:#x}" for constant, value in CONSTANTS.items()),
             _text("long_mode"),
-            _text(f"hostile_{name}" if name in HOSTILE else name),
-            f'announcement:\n.asciz "{"hostile " if name in HOSTILE else ""}{name}\\r\\n"',
+            program,
+            f'announcement:\n.asciz "{announcement}\\r\\n"',
             "image_end:\n",
         ]
     )
