@@ -82,6 +82,7 @@ class MachineConfig:
     name: str = ""
     log_items: frozenset[str] = field(default_factory=frozenset)
     log_file: str | None = None
+    gdb: str | None = None  # where gdb can connect, as for -gdb
     symbols: tuple[str, ...] = ()  # files with symbols of the guest's programs
     seed: int | None = None  # of the guest's random numbers; None: the host's
     wall_start_ns: int | None = None  # what the RTC shows at power-on; None: the host's time
@@ -125,6 +126,10 @@ class MachineConfig:
     def _check_chardevs(self) -> None:
         from pyemu.chardev import ChardevError, check_spec
 
+        if self.gdb is not None:
+            from pyemu.gdbserver.server import parse_place
+
+            parse_place(self.gdb)
         specs = [*(self.serials or ()), *(spec for spec in (self.monitor, self.debugcon) if spec)]
         try:
             for spec in specs:
@@ -134,7 +139,7 @@ class MachineConfig:
         for only_serial in (self.monitor, self.debugcon):
             if only_serial == "mon:stdio":
                 raise ConfigError("mon:stdio is for -serial only")
-        if sum(spec in ("stdio", "mon:stdio") for spec in specs) > 1:
+        if sum(spec in ("stdio", "mon:stdio") for spec in [*specs, self.gdb]) > 1:
             raise ConfigError("stdio can be used only once (mon:stdio shares it between serial port and monitor)")
         if self.serials is not None and len(self.serials) > SERIAL_PORTS:
             raise ConfigError(f"at most {SERIAL_PORTS} serial ports")

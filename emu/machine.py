@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from pyemu.accelerator import Accelerator, describe_memory, make_accelerator
 from pyemu.board import Board
@@ -48,6 +48,9 @@ from pyemu.symbols import Symbols
 from pyemu.trace import Tracer
 from pyemu.until import RESUMABLE, Address, Condition, GuestTime, SerialText, Stop, StopKind, Until, conditions
 from pyemu.virtual import read_virtual, translate, write_virtual
+
+if TYPE_CHECKING:
+    from pyemu.gdbserver.server import GdbServer
 
 _PATIENCE_S = 0.7  # how long a vCPU may take to notice that it shall end
 _SLICE_S = 0.2  # how long the main thread waits at a time
@@ -90,6 +93,7 @@ class Machine(Hookable):
         self._stopped = threading.Event()
         self._last_stop = Stop(StopKind.PAUSED)
         self._started = False
+        self.stop_listeners: list[Callable[[Stop], None]] = []  # called on the vCPU's thread, lock held
         self.accelerator: Accelerator | None = None
         self._closed = False
         self._ending: Stop | None = None
@@ -100,6 +104,7 @@ class Machine(Hookable):
             if address >= MIB:  # what shows below is the board's business
                 self.ram.add_rom(address, data, "rom")
         self.symbols = Symbols(self.state, self.ram.pieces)
+        self.gdb: GdbServer | None = None
         self.chardevs: list[Chardev] = []
         self.chardev_names: dict[str, str] = {}  # by label, what was asked for
         self._monitors: list[Monitor] = []
@@ -176,6 +181,7 @@ class Machine(Hookable):
             self, self.state, self.ram, self._lock,
             exclusive=lambda work: self.loop.exclusive(work), parked=lambda: self.loop.parked,
         )  # fmt: skip
+        self.hooks.resolve = self.symbols.address
         self.host.on_floating_point_error = board.coprocessor.error
         board.coprocessor.on_ignore = self._ignore_floating_point_errors
         if config.log_items:
@@ -202,6 +208,10 @@ class Machine(Hookable):
         board.rearrange_memory()
         describe_memory(self.state, self.ram)
         self._load()
+        if config.gdb not in (None, "none"):
+            from pyemu.gdbserver.server import GdbServer, parse_place
+
+            self.gdb = GdbServer(self, parse_place(config.gdb))
 
     def _rearrange_memory(self) -> None:
         """The host bridge has turned ROM into RAM or back. On the vCPU's thread, lock held."""
@@ -253,6 +263,8 @@ class Machine(Hookable):
         if config.kernel is not None and config.serials is not None and "console=ttyS" not in config.append:
             self.io.call_later(_HINT_AFTER_NS, self._hint)
         self.loop.start(accelerator, self.config.reboot)
+        if self.gdb is not None:
+            self.gdb.start()
 
     def run(self, until: Until | None = None, *, timeout: float | None = None) -> Stop:
         """Run until the guest ends, a condition comes true, or `timeout` host seconds are over.
@@ -347,10 +359,16 @@ class Machine(Hookable):
 
         return remove
 
-    def pause(self) -> None:
+    def step(self, quietly: bool = False) -> None:
+        """Let the guest execute one instruction, in the background; `quietly`: interrupts wait."""
+        self.prepare()
+        self._stopped.clear()
+        self.loop.step(quietly)
+
+    def pause(self, why: str = "") -> None:
         """Stop the guest at an instruction boundary; returns when it stands."""
         if not self.loop.parked and self.loop.final is None:
-            self.loop.ask_stop(Stop(StopKind.PAUSED))
+            self.loop.ask_stop(Stop(StopKind.PAUSED, message=why))
             if not self.loop.wait_parked(5.0):
                 raise RuntimeError("the vCPU doesn't stop")
         self.loop.cancel_stop()
@@ -483,6 +501,8 @@ class Machine(Hookable):
     def _on_stop(self, stop: Stop) -> None:
         self._last_stop = stop
         self._stopped.set()
+        for listener in self.stop_listeners:
+            listener(stop)
 
     def _hint(self) -> None:
         if self.running and not any(port.output_seen for port in self.serial_ports):
@@ -505,6 +525,8 @@ class Machine(Hookable):
         try:
             ended = self.loop.end()
         finally:
+            if self.gdb is not None:
+                self.gdb.close()
             self._close_chardevs()
             self.io.stop()
             self.log.close()

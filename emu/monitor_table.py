@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from pyemu.expression import ExpressionError, evaluate
 from pyemu.memory import OutOfRange
 from pyemu.symbols import SymbolError
+from pyemu.until import A_LOOK
 
 if TYPE_CHECKING:
     from pyemu.machine import Machine
@@ -125,7 +126,7 @@ class Session:
         machine = self.machine
         was_running = machine.running
         if was_running:
-            machine.pause()
+            machine.pause(A_LOOK)
         try:
             yield machine
         finally:

@@ -23,11 +23,13 @@ from pyemu.cpu.state import (
     EXIT_REQUEST,
     FAULT_CHAIN,
     FLAGS,
+    HALTED,
     ICOUNT,
     ICOUNT_LIMIT,
     IRQ_PENDING,
     NMI_PENDING,
     RIP,
+    SHADOW,
     State,
 )
 from pyemu.devices.interfaces import LocalApic
@@ -180,6 +182,18 @@ class RunLoop:
                 self._parked = False
                 self._clock.resume()
                 self._poke()
+
+    def step(self, quietly: bool) -> None:
+        """Go on for one instruction; `quietly`: without taking an interrupt before it. Being delivered, an exception
+        counts as one. What is hooked at the instruction doesn't stop it."""
+        with self._cond:
+            s = self._s
+            if self._hooks is not None:
+                self._hooks.here_is_passed()
+            if quietly and not s[HALTED]:
+                s[SHADOW] = s[ICOUNT] + 1  # as behind STI
+            self.set_conditions([Instructions(1)])
+            self.resume()
 
     def cancel_stop(self) -> None:
         """Forget a request to stop that came while nothing ran."""

@@ -77,6 +77,7 @@ class StopKind(Enum):
     BREAKPOINT = "breakpoint"
     WATCHPOINT = "watchpoint"
     HOOK = "hook"  # a hook's function asked for it
+    HISTORY_END = "end of history"  # of a replay or of going back; the message says which end: begin or end
     PAUSED = "paused"  # stop() or the monitor's stop
 
 
@@ -89,8 +90,12 @@ RESUMABLE = frozenset(
         StopKind.BREAKPOINT,
         StopKind.WATCHPOINT,
         StopKind.HOOK,
+        StopKind.HISTORY_END,
     }
 )
+
+
+A_LOOK = "for a look"  # message of a stop after which the guest goes on at once
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ PACKAGES = {
     "qemu-system-x86_64": "qemu-system-x86",  # another emulator: runs the same guests
     "iasl": "acpica-tools",  # Intel's ACPI compiler: reads our tables
     "bochs": "bochs",  # a third emulator, for what QEMU's TCG does not emulate or gets wrong
+    "gdb": "gdb",  # the debugger that our server is for
     "grub-mkimage": "grub-common",  # makes the GRUB that tests boot
 }
 INSTALL = ("apt-get", "install", "-y", "-q", "--no-install-recommends")

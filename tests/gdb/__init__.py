@@ -1,0 +1,1 @@
+"""The gdb server, with packets and with Debian's gdb."""

@@ -1,0 +1,52 @@
+"""Fixtures: a machine with a boot sector, and Debian's gdb at it."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pyemu.machine import Machine
+from tests.gdb.sector import sector
+from tests.judges import require
+
+OPENING = ("set pagination off", "set confirm off", "set remotetimeout 10", "set width 0")
+
+
+def where(machine: Machine) -> str:
+    """What `target remote` is followed by."""
+    assert machine.gdb is not None
+    return machine.gdb.address.removeprefix("tcp:").removeprefix("unix:")
+
+
+def start_gdb(machine: Machine, *commands: str) -> subprocess.Popen[str]:
+    """gdb, connected, with commands that it executes one after another."""
+    lines = [*OPENING, f"target remote {where(machine)}", *commands]
+    arguments = [argument for line in lines for argument in ("-ex", line)]
+    return subprocess.Popen(
+        [require("gdb"), "-nx", "-batch", *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+
+
+def run_gdb(machine: Machine, *commands: str, timeout: float = 60) -> str:
+    """All that it says."""
+    process = start_gdb(machine, *commands)
+    try:
+        output, _ = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        output, _ = process.communicate()
+        pytest.fail(f"gdb doesn't end:\n{output}")
+    return output
+
+
+@pytest.fixture(params=["jit", "interp", "reference"])
+def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Machine]:
+    image = tmp_path / "sector"
+    image.write_bytes(sector())
+    with Machine(kernel=str(image), memory="16M", accelerator=request.param, gdb="tcp::0") as made:
+        made.prepare()
+        yield made
