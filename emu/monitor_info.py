@@ -175,11 +175,14 @@ def symbol(session: Session, arguments: str) -> str:
     return f"{found} in {line}" if line else str(found)
 
 
-@command("symbols", "FILE|kallsyms", "read symbols: from an ELF file, System.map, or the running Linux kernel")
+@command("symbols", "FILE|kallsyms|save FILE", "read symbols, also the running Linux kernel's; save: for gdb, as ELF")
 def symbols_(session: Session, arguments: str) -> str:
     known = session.machine.symbols
     if not arguments:
         return symbols(session, "")
+    verb, _, path = arguments.partition(" ")
+    if verb == "save" and path:
+        return f"{known.save(path.strip())} symbols written"
     with session.stopped():
         count = known.from_kallsyms() if arguments == "kallsyms" else known.load(arguments)
     return f"{count} symbols"

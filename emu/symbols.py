@@ -184,6 +184,22 @@ class Symbols:
         found = self.lookup(address)
         return f"<{found}>" if found is not None else ""
 
+    def save(self, path: str) -> int:
+        """Write all of them into an ELF file, for gdb and others; gives their number."""
+        from pyemu.symbol_file import elf
+
+        everything: dict[str, int] = {}
+        for table, slide in self._tables():
+            everything = {name: address + slide & M64 for name, address in table.by_name.items()} | everything
+        if not everything:
+            raise SymbolError("there are no symbols to save")
+        try:
+            with open(path, "wb") as file:
+                file.write(elf(everything))
+        except OSError as error:
+            raise SymbolError(f"can't write symbols to '{path}': {error.strerror}") from error
+        return len(everything)
+
     def starting_with(self, prefix: str, limit: int = 200) -> list[str]:
         """Names for completion."""
         names: set[str] = set()

@@ -134,3 +134,20 @@ def test_bad_expressions_are_one_line(build, text):
 
     reply = Session(build()).execute(f"p {text}")
     assert reply and "\n" not in reply
+
+
+def test_saved_for_others(tmp_path):
+    """What is written is an ELF file that we, and pyelftools, read again."""
+    source = tmp_path / "map"
+    source.write_text("ffffffff81000000 T startup\nffffffff81000123 t inner\n0000000000001000 A per_cpu\n")
+    known = make()
+    known.load(str(source))
+    assert known.save(str(tmp_path / "elf")) == 3
+    again = make()
+    assert again.load(str(tmp_path / "elf")) == 3
+    found = [again.address(name) for name in ("startup", "inner", "per_cpu")]
+    assert found == [0xFFFFFFFF81000000, 0xFFFFFFFF81000123, 0x1000]
+    with pytest.raises(SymbolError, match="can't write symbols"):
+        known.save(str(tmp_path / "no" / "elf"))
+    with pytest.raises(SymbolError, match="no symbols to save"):
+        make().save(str(tmp_path / "elf"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -21,9 +21,9 @@ def where(machine: Machine) -> str:
     return machine.gdb.address.removeprefix("tcp:").removeprefix("unix:")
 
 
-def start_gdb(machine: Machine, *commands: str) -> subprocess.Popen[str]:
-    """gdb, connected, with commands that it executes one after another."""
-    lines = [*OPENING, f"target remote {where(machine)}", *commands]
+def start_gdb(machine: Machine, *commands: str, before: Sequence[str] = ()) -> subprocess.Popen[str]:
+    """gdb, connected after what comes `before`, with commands that it executes one after another."""
+    lines = [*OPENING, *before, f"target remote {where(machine)}", *commands]
     arguments = [argument for line in lines for argument in ("-ex", line)]
     return subprocess.Popen(
         [require("gdb"), "-nx", "-batch", *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
@@ -31,9 +31,9 @@ def start_gdb(machine: Machine, *commands: str) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-def run_gdb(machine: Machine, *commands: str, timeout: float = 60) -> str:
+def run_gdb(machine: Machine, *commands: str, timeout: float = 60, before: Sequence[str] = ()) -> str:
     """All that it says."""
-    process = start_gdb(machine, *commands)
+    process = start_gdb(machine, *commands, before=before)
     try:
         output, _ = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
