@@ -37,7 +37,7 @@ from pyemu.cpu.state import (
 GO, STOP, AGAIN = 0, 1, 2  # execute the instruction; leave; Python has run, so look at everything again
 INSTRUCTIONS, BLOCKS = 1, 2  # kinds of code ranges
 READS, WRITES = 1, 2  # kind bits of watched ranges, with tlb.PHYSICAL
-EXCEPTION, INTERRUPT, SOFTWARE_INTERRUPT, CR3_CHANGE, SYSCALL = 1, 2, 4, 8, 16  # events
+EXCEPTION, INTERRUPT, SOFTWARE_INTERRUPT, CR3_CHANGE, SYSCALL, MSR = 1, 2, 4, 8, 16, 32  # events; 64: mode.py
 EMPTY = M64
 REPEATED = (rc.REPEAT | rc.REPEAT_NE) << rc.RFLAGS_SHIFT
 

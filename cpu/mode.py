@@ -9,6 +9,7 @@ and IF are not in it: instructions read them when they run.
 from __future__ import annotations
 
 from pyemu.cpu.flags import AC, TF, VM
+from pyemu.cpu.primitives import call_service, service
 from pyemu.cpu.state import (
     CPL,
     CR0,
@@ -18,6 +19,7 @@ from pyemu.cpu.state import (
     EFER,
     FLAGS,
     HIGH_HALF,
+    HOOK_EVENTS,
     LINEAR_TOP,
     LINEAR_TOP_MAX,
     M64,
@@ -52,6 +54,9 @@ NO_OSXSAVE = 1 << 16  # CR4.OSXSAVE is off: XSAVE and VEX instructions raise #UD
 FLAT = 1 << 17  # 32-bit protected mode whose CS, DS, ES and SS are 4 GiB from 0: offsets are linear addresses
 MODE_BITS = 18
 
+MODE_CHANGE = 64  # event of a hook (hooks.py): another mode or width of code
+KIND_OF_MODE = CODE64 | CODE32 | PROTECTED | V86 | LONG_MODE
+
 # Values of s[MMU] (SDM 3, 4.6).
 MMU_SUPERVISOR, MMU_USER = 0, 1
 MMU_SUPERVISOR_USER_PAGES = 2  # may reach user pages (EFLAGS.AC, or no SMAP)
@@ -71,6 +76,14 @@ ATTR_L, ATTR_DB = 1 << 13, 1 << 14  # of SEG_ATTR
 DATA_MASK, DATA = 1 << 16 | 0x9E, 0x92
 # Where a kernel usually begins. Only speed depends on it: code and large pages from here on are kept apart (tlb.py).
 HIGH_HALF_32, HIGH_HALF_64 = 0xC0000000, 1 << 63
+
+
+def _changed(s: State, old: int, new: int) -> int:
+    s.debugger.event_hooked(MODE_CHANGE, old, new)
+    return 0
+
+
+MODE_CHANGED = service(_changed)
 
 
 def update(s: State) -> int:
@@ -124,7 +137,11 @@ def update(s: State) -> int:
         mmu = MMU_SUPERVISOR_USER_PAGES
     s[LINEAR_TOP] = TOP_57 if mode & LONG_MODE and cr4 & CR4_LA57 else TOP_48
     s[HIGH_HALF] = HIGH_HALF_64 if mode & LONG_MODE else HIGH_HALF_32
-    s[MODE] = mode | (mmu << MMU_SHIFT)
+    mode |= mmu << MMU_SHIFT
+    if s[HOOK_EVENTS] & MODE_CHANGE:
+        if (s[MODE] ^ mode) & KIND_OF_MODE:
+            call_service(s, MODE_CHANGED, s[MODE], mode)
+    s[MODE] = mode
     s[MMU] = mmu
     s[STACK_MASK] = stack
     return 0

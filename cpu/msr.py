@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pyemu.cpu import mode, physical, tlb
+from pyemu.cpu import hooks, mode, physical, tlb
 from pyemu.cpu.control_registers import get_edx_eax, privileged, put_edx_eax
 from pyemu.cpu.cpuid import announces
 from pyemu.cpu.faults import GP, raise_fault
@@ -312,9 +312,10 @@ def rdmsr(s: State) -> int:
     index = s[GPR + RCX] & M32
     word = base_word(index)
     if word:
-        return put_edx_eax(s, s[word])
-    if call_service(s, READ_MSR, index, 0):
+        s[VALUE] = s[word]
+    elif call_service(s, READ_MSR, index, 0):
         return raise_fault(s, GP, 0)
+    hooks.event(s, hooks.MSR, index, s[VALUE])
     return put_edx_eax(s, s[VALUE])
 
 
@@ -327,7 +328,7 @@ def wrmsr(s: State) -> int:
     word = base_word(index)
     if word and mode.is_canonical_base(s, value):
         s[word] = value
-        return 0
-    if call_service(s, WRITE_MSR, index, value):
+    elif call_service(s, WRITE_MSR, index, value):
         return raise_fault(s, GP, 0)
+    hooks.event(s, hooks.MSR, index | 1 << 32, value)
     return 0

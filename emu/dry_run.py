@@ -32,6 +32,10 @@ from pyemu.cpu.state import (
     FETCH_PHYS,
     FETCH_PHYS2,
     GDT_LIMIT,
+    HOOK_COUNT,
+    HOOK_EVENTS,
+    HOOK_RANGE_COUNT,
+    HOOK_WATCH_COUNT,
     IDT_LIMIT,
     LDT_LIMIT,
     M64,
@@ -188,6 +192,8 @@ class DryRun:
         self.state.ram = cast(memoryview, self.memory)
         self.state.host = cast(Any, _NoDevices())
         clear_fault(self.state)
+        for index in (HOOK_COUNT, HOOK_RANGE_COUNT, HOOK_WATCH_COUNT, HOOK_EVENTS):
+            self.state[index] = 0  # what a copy does concerns no hook
 
     def execute(self, rip: int | None = None) -> Outcome:
         """One instruction, at RIP or elsewhere; what it raises is not delivered."""

@@ -23,6 +23,7 @@ from typing import Any, Protocol
 from pyemu.conditions import Resolve, compile_condition
 from pyemu.cpu import conditions as cpu_conditions
 from pyemu.cpu import hooks as cpu_hooks
+from pyemu.cpu.mode import MODE_CHANGE
 from pyemu.cpu.state import (
     CR2,
     EXIT_REQUEST,
@@ -46,6 +47,7 @@ from pyemu.cpu.state import (
     ICOUNT,
     M64,
     RAX,
+    RIP,
     State,
 )
 from pyemu.cpu.tlb import PHYSICAL
@@ -61,6 +63,8 @@ EVENTS = {
     "software interrupt": cpu_hooks.SOFTWARE_INTERRUPT,
     "cr3": cpu_hooks.CR3_CHANGE,
     "syscall": cpu_hooks.SYSCALL,
+    "msr": cpu_hooks.MSR,
+    "mode": MODE_CHANGE,
 }
 _NAMES = {bit: name for name, bit in EVENTS.items()}
 _PAGE_FAULT = 14
@@ -92,8 +96,9 @@ class Access:
 
 @dataclass(frozen=True)
 class Event:
-    """An exception or interrupt about to be delivered (number: the vector), a system call (number: RAX), or a new value
-    for CR3 (`old` to `value`). `rip` is where control will return to."""
+    """An exception or interrupt about to be delivered (number: the vector), a system call (number: RAX), a new value
+    for CR3 (`old` to `value`), another mode (likewise: mode words), or an access to a model-specific register (number:
+    which; `old` is 1 for a write of `value`). `rip` is where control will return to."""
 
     kind: str
     number: int = 0
@@ -202,8 +207,10 @@ class Watchpoint(Hook):
 class EventHook(Hook):
     """Calls for events of a kind, of some numbers or all."""
 
-    def __init__(self, owner: Hooks, kind: str, numbers: Iterable[int] | None, function: Function | None) -> None:
-        super().__init__(owner, function, None)
+    def __init__(
+        self, owner: Hooks, kind: str, numbers: Iterable[int] | None, function: Function | None, condition: Condition
+    ) -> None:
+        super().__init__(owner, function, condition)
         self.kind = kind
         self.numbers = None if numbers is None else frozenset(numbers)
 
@@ -211,11 +218,14 @@ class EventHook(Hook):
 class IoHook(Hook):
     """Calls for accesses to ports, or to device registers in memory, when they have been made."""
 
-    def __init__(self, owner: Hooks, ports: bool, begin: int, end: int, access: str, function: Function | None) -> None:
+    def __init__(
+        self, owner: Hooks, ports: bool, begin: int, end: int, access: str, function: Function | None,
+        condition: Condition,
+    ) -> None:  # fmt: skip
         if access not in ACCESSES:
             raise HookError(f"unknown access '{access}' (known: {', '.join(ACCESSES)})")
         _check_range(begin, end)
-        super().__init__(owner, function, None)
+        super().__init__(owner, function, condition)
         self.ports, self.begin, self.end, self.access = ports, begin, end, access
 
 
@@ -374,8 +384,10 @@ class Hooks:
 
     def event_hooked(self, kind: int, a: int, b: int) -> None:
         s, name = self._s, _NAMES[kind]
-        if kind == cpu_hooks.CR3_CHANGE:
-            event = Event(name, old=a, value=b)
+        if kind in (cpu_hooks.CR3_CHANGE, MODE_CHANGE):
+            event = Event(name, old=a, value=b, rip=s[RIP])
+        elif kind == cpu_hooks.MSR:
+            event = Event(name, number=a & 0xFFFFFFFF, rip=s[RIP], old=a >> 32, value=b)
         elif kind == cpu_hooks.SYSCALL:
             event = Event(name, number=s[GPR + RAX], rip=b)
         else:
@@ -383,14 +395,15 @@ class Hooks:
             fault = vector == _PAGE_FAULT and kind == cpu_hooks.EXCEPTION
             event = Event(name, vector, a >> 8, b, s[CR2] if fault else 0)
         for hook in list(self._events):
-            if hook.kind == name and (hook.numbers is None or event.number in hook.numbers):
+            wanted = hook.kind == name and (hook.numbers is None or event.number in hook.numbers)
+            if wanted and cpu_conditions.holds(s, hook.offset):
                 if self._note(hook.hit(event)):
                     s[EXIT_REQUEST] = 1
 
     def io_accessed(self, ports: bool, address: int, size: int, write: bool, value: int) -> None:
         for hook in list(self.io):
             if hook.ports == ports and hook.begin < address + size and address < hook.end:
-                if ("w" if write else "r") in hook.access:
+                if ("w" if write else "r") in hook.access and cpu_conditions.holds(self._s, hook.offset):
                     if self._note(hook.hit(Access(address, size, write, value))):
                         self._s[EXIT_REQUEST] = 1
 
@@ -480,39 +493,55 @@ class Hookable:
         self.hooks.add(hook)
         return hook
 
-    def hook_port(self, function: Function, first: int, last: int | None = None, access: str = "rw") -> IoHook:
+    def hook_port(
+        self, function: Function, first: int, last: int | None = None, access: str = "rw", condition: Condition = None
+    ) -> IoHook:
         """Call after IN and OUT."""
-        hook = IoHook(self.hooks, True, first, (first if last is None else last) + 1, access, function)
-        self.hooks.add(hook)
-        return hook
+        return self._io(True, function, first, (first if last is None else last) + 1, access, condition)
 
-    def hook_mmio(self, function: Function, begin: int, end: int, access: str = "rw") -> IoHook:
+    def hook_mmio(
+        self, function: Function, begin: int, end: int, access: str = "rw", condition: Condition = None
+    ) -> IoHook:
         """Call after accesses to device registers at physical addresses."""
-        hook = IoHook(self.hooks, False, begin, end, access, function)
+        return self._io(False, function, begin, end, access, condition)
+
+    def _io(self, ports: bool, function: Function, begin: int, end: int, access: str, condition: Condition) -> IoHook:
+        hook = IoHook(self.hooks, ports, begin, end, access, function, condition)
         self.hooks.add(hook)
         return hook
 
-    def _event(self, kind: str, function: Function, numbers: Iterable[int] | None = None) -> EventHook:
-        hook = EventHook(self.hooks, kind, numbers, function)
+    def _event(
+        self, kind: str, function: Function, numbers: Iterable[int] | None = None, condition: Condition = None
+    ) -> EventHook:
+        hook = EventHook(self.hooks, kind, numbers, function, condition)
         self.hooks.add(hook)
         return hook
 
-    def hook_exception(self, function: Function, *vectors: int) -> EventHook:
+    def hook_exception(self, function: Function, *vectors: int, condition: Condition = None) -> EventHook:
         """Call before an exception is delivered; one that the function stops for is seen at its handler."""
-        return self._event("exception", function, vectors or None)
+        return self._event("exception", function, vectors or None, condition)
 
-    def hook_interrupt(self, function: Function, *vectors: int) -> EventHook:
+    def hook_interrupt(self, function: Function, *vectors: int, condition: Condition = None) -> EventHook:
         """Call before an interrupt of a device, or an NMI, is delivered."""
-        return self._event("interrupt", function, vectors or None)
+        return self._event("interrupt", function, vectors or None, condition)
 
-    def hook_software_interrupt(self, function: Function, *vectors: int) -> EventHook:
+    def hook_software_interrupt(self, function: Function, *vectors: int, condition: Condition = None) -> EventHook:
         """Call before INT n, INT3 and INTO go to their handler."""
-        return self._event("software interrupt", function, vectors or None)
+        return self._event("software interrupt", function, vectors or None, condition)
 
-    def hook_cr3(self, function: Function) -> EventHook:
+    def hook_cr3(self, function: Function, condition: Condition = None) -> EventHook:
         """Call before CR3 changes, or is loaded with what it has."""
-        return self._event("cr3", function)
+        return self._event("cr3", function, None, condition)
 
-    def hook_syscall(self, function: Function, *numbers: int) -> EventHook:
+    def hook_mode(self, function: Function, condition: Condition = None) -> EventHook:
+        """Call when the processor's mode changes: real, protected, virtual-8086, 64-bit or compatibility mode, or
+        the width of its code."""
+        return self._event("mode", function, None, condition)
+
+    def hook_msr(self, function: Function, *indexes: int, condition: Condition = None) -> EventHook:
+        """Call after RDMSR and WRMSR that didn't fault."""
+        return self._event("msr", function, indexes or None, condition)
+
+    def hook_syscall(self, function: Function, *numbers: int, condition: Condition = None) -> EventHook:
         """Call before SYSCALL and SYSENTER enter the system."""
-        return self._event("syscall", function, numbers or None)
+        return self._event("syscall", function, numbers or None, condition)

@@ -28,13 +28,13 @@ from pyemu.cpu.fpu_state import ES as FSW_ES
 from pyemu.cpu.state import ICOUNT, IGNNE, State, new_state
 from pyemu.cpuoption import choose
 from pyemu.cpustart import apply_cpu, load_memory
-from pyemu.explanation import Explanation
 from pyemu.firmware.boot import BootRequest, prepare
 from pyemu.firmware.boot_image import BootImage
 from pyemu.firmware.e820 import MIB
 from pyemu.firmware.platform import Platform
 from pyemu.hooks import Breakpoint, Hookable, Hooks
 from pyemu.hostcpu import HostCpu
+from pyemu.inspectable import Inspectable
 from pyemu.ioloop import IoLoop
 from pyemu.keys import parse as parse_keys
 from pyemu.log import Log
@@ -63,13 +63,14 @@ def make_platform(config: MachineConfig) -> Platform:
     return Platform(has_ecam=config.machine == "q35")
 
 
-class Machine(Hookable):
+class Machine(Hookable, Inspectable):
     """One computer. Use it in a with-block: leaving it ends the guest and puts the terminal back."""
 
     def __init__(self, config: MachineConfig | None = None, **options: Any) -> None:
         """`options` are fields of `MachineConfig`; memory may also be a size such as "512M"."""
         if isinstance(options.get("memory"), str):
             options["memory"] = parse_size(options["memory"])
+        Inspectable.__init__(self)
         self.config = config = replace(config or MachineConfig(), **options)
         config.check()
         self.cpu = choose(config.cpu)
@@ -390,17 +391,6 @@ class Machine(Hookable):
         with self._lock:
             self.board.press_power_button()
 
-    def inject_nmi(self) -> None:
-        """A non-maskable interrupt, as from a button."""
-        with self._lock:
-            self.loop.raise_nmi()
-
-    def set_log_items(self, items: frozenset[str]) -> None:
-        """What `-d` asks for, while the machine is stopped."""
-        self.log.items = items
-        self.loop.before_step = self._tracer.before_step if self._tracer.wanted else None
-        self.host.on_interrupt = self._log_interrupt if items else None
-
     def press(self, keys: str) -> None:
         """Press keys of the PS/2 keyboard together and let them go: `a`, `shift-a`, `ctrl-alt-delete` (see `keys`)."""
         codes = parse_keys(keys)
@@ -460,15 +450,6 @@ class Machine(Hookable):
             raise ConfigError("the first serial port isn't captured")
         return bytes(chardev.output)
 
-    def explain(self, what: str | int = "$rip") -> Explanation:
-        """In words: the instruction at an address, `address 0x...`, `selector 8`, `gate 14`, `tss`, `fault`, `time`.
-
-        Only while the machine is stopped. `print` it, or take `as_dict()`; a notebook shows it as HTML.
-        """
-        from pyemu.explain import explain
-
-        return explain(self, what)
-
     @property
     def instructions(self) -> int:
         """Executed since reset."""
@@ -499,6 +480,8 @@ class Machine(Hookable):
         self._end(Stop(StopKind.FAILURE, 1, f"internal error: {type(error).__name__}: {error}", error=error))
 
     def _on_stop(self, stop: Stop) -> None:
+        for monitor in self._monitors:
+            monitor.stopped(stop)
         self._last_stop = stop
         self._stopped.set()
         for listener in self.stop_listeners:
@@ -507,9 +490,6 @@ class Machine(Hookable):
     def _hint(self) -> None:
         if self.running and not any(port.output_seen for port in self.serial_ports):
             print(_HINT, file=sys.stderr)
-
-    def _log_interrupt(self, vector: int) -> None:
-        self.log.write("int", f"interrupt {vector:#04x} delivered at icount {self.state[ICOUNT]}")
 
     # ---- the end -------------------------------------------------------------------------------------------
 
@@ -521,6 +501,8 @@ class Machine(Hookable):
         for chardev in self.chardevs:
             if isinstance(chardev, FdChardev):
                 chardev.abandon()
+        for monitor in self._monitors:
+            monitor.close()
         ended = True
         try:
             ended = self.loop.end()

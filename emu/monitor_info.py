@@ -148,10 +148,8 @@ def lapic(session: Session, arguments: str) -> str:
 # ---- symbols ----------------------------------------------------------------------------------------------------
 @info("backtrace", "who called whom, by frame pointers")
 def backtrace(session: Session, arguments: str) -> str:
-    from pyemu.backtrace import backtrace as trace
-
     with session.stopped() as machine:
-        return "\n".join(str(frame) for frame in trace(machine))
+        return "\n".join(str(frame) for frame in machine.backtrace())
 
 
 @command("bt", "", "info backtrace", aliases=("where",))

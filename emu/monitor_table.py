@@ -25,7 +25,7 @@ from pyemu.until import A_LOOK
 if TYPE_CHECKING:
     from pyemu.machine import Machine
 
-MODULES = ("monitor_run", "monitor_memory", "monitor_info", "monitor_explain")
+MODULES = ("monitor_run", "monitor_memory", "monitor_break", "monitor_info", "monitor_explain")
 Function = Callable[["Session", str], str]
 
 

@@ -125,10 +125,10 @@ def test_power_button_sets_the_acpi_status(machine, monitor):
     assert machine.host.port_read(0x600, 2) & 0x100
 
 
-def test_line_editing(machine):
+def test_plain_lines(machine):
     console = Capture()
     Monitor(machine, console)
-    console.send(b"infp\x7fo stat\x1b[Aus\r\n")
+    console.send(b"infp\x7fo status\r\n")
     text = console.output.decode()
     assert "VM status: paused\r\n(pyemu) " in text
     assert text.count("(pyemu) ") == 1  # \r\n is one line end
