@@ -63,23 +63,6 @@ class Case:
         return CODE + SLOT * self.slot
 
 
-def place(cases: list[Case]) -> bytes:
-    """The code pages for a batch."""
-    image = bytearray([FILL]) * CODE_SIZE
-    for case in cases:
-        at = SLOT * case.slot
-        image[at : at + len(case.code)] = case.code
-    return bytes(image)
-
-
-def settle(result: bytes) -> bytes:
-    """A judge's result without what is left over from an earlier exception."""
-    vector = word(result, R_VECTOR)
-    error = result[R_ERROR : R_ERROR + 8] if vector in WITH_ERROR else bytes(8)
-    cr2 = result[R_CR2 : R_CR2 + 8] if vector == PAGE_FAULT else bytes(8)
-    return b"".join((result[:R_ERROR], error, cr2, result[R_FS : R_GS + 8], bytes(8), result[R_FP:R_END]))
-
-
 def vector_name(vector: int) -> str:
     """What ended a case."""
     return {BREAKPOINT: "none", ENDLESS: "endless", SHUTDOWN: "shutdown", DIED: "died"}.get(vector, f"{vector}")

@@ -11,17 +11,23 @@ microseconds. The same seed gives the same cases. Not here: what the judges can'
 
 from __future__ import annotations
 
+import ctypes
 import random
 import struct
+from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pyemu.cpu.ops import Form, parse_encoding
 from tests.differential import case as c
+from tests.differential import driver
+from tests.differential.batch import Records
+from tests.differential.driver import POOL, SMALL_POOL
 from tests.differential.encoder import Address, Choice, NotEncodable, encode, immediate_sizes, replace
 from tests.differential.vector_encoder import VectorChoice, displacement_unit, encode_vector
 
 M64, M32 = (1 << 64) - 1, (1 << 32) - 1
-RCX, RDX, RBX, RSP, RBP, RSI, RDI = 1, 2, 3, 4, 5, 6, 7
+RSP, RBP = 4, 5
 CORNERS = [
     0, 1, 2, 3, 7, 8, 15, 16, 31, 32, 33, 63, 64, 65, 0x7F, 0x80, 0x81, 0xFF, 0x100, 0x7FFF, 0x8000, 0xFFFF, 0x10000,
     0x7FFFFFFF, 0x80000000, 0x80000001, 0xFFFFFFFF, 0x100000000, 0x7FFFFFFFFFFFFFFF, 0x8000000000000000, M64, M64 - 1,
@@ -47,12 +53,7 @@ EXTENDED = [
     (1 << 63 | 5, 0x8000), (M64, 0x7FFE), (1 << 63, 1), (1 << 62, 0x4000), (0, 0x7FFF), (1, 0x7FFF), (5 << 61, 0x4001),
     (0xC90FDAA22168C235, 0x4000), (1 << 63, 0x403E), (M64, 0x403D), (1 << 63, 0xC03E), (1 << 63, 0x3FFE),
 ]  # fmt: skip
-_FLAGS = [
-    sum(bit for k, bit in enumerate((1, 4, 0x10, 0x40, 0x80, 0x800)) if n >> k & 1) | 0x202 for n in range(64)
-]  # fmt: skip
-AC, DF, TF = 1 << 18, 1 << 10, 1 << 8
 FS_BASE, GS_BASE = 0x1230, 0x7000_0000_0000
-POOL = 256
 # Zen 4 makes LOOPNE of LOOPE with F2, and LOOPE of LOOPNE with F3; the manuals give these prefixes no meaning there.
 CHOOSE_BY_PREFIX = ("loope", "loopne")
 
@@ -84,10 +85,13 @@ class Generator:
     def renew(self) -> None:
         """Make new pools."""
         r = self.random
-        self.gprs = [b"".join(self._integer().to_bytes(8, "little") for _ in range(16)) for _ in range(POOL)]
         self.lanes = [self._lanes() for _ in range(POOL)]
-        self.fps = [self._floating_point() for _ in range(POOL // 4)]
-        self.memories = [b"".join(r.choice(self.lanes) for _ in range(c.MEMORY // 64)) for _ in range(POOL // 4)]
+        self.fps = [self._floating_point() for _ in range(SMALL_POOL)]
+        gprs = b"".join(self._integer().to_bytes(8, "little") for _ in range(16 * POOL))
+        memories = b"".join(r.choice(self.lanes) for _ in range(c.MEMORY // 64 * SMALL_POOL))
+        self.buffers = [ctypes.create_string_buffer(data, len(data)) for data in (gprs, b"".join(self.fps), memories)]
+        self.pools = (ctypes.c_uint64 * 3)(*(ctypes.addressof(buffer) for buffer in self.buffers))
+        self.seed = ctypes.c_uint64(r.getrandbits(64))
 
     def _integer(self) -> int:
         r = self.random
@@ -356,40 +360,16 @@ class Generator:
         record = b"".join((bytes(128), head, bytes(8), registers, control, bytes(2048), b"\xff" * 64, bytes(c.MEMORY)))
         return record.ljust(c.RECORD, b"\0")
 
-    def given(self, instruction: Instruction, rip: int) -> bytes:
-        """A random state before an instruction."""
-        r = self.random
-        row = instruction.form.row
-        gpr = bytearray(r.choice(self.gprs))
-        low, first = c.WINDOWS[0]
-        stack = c.PAGE_BOUNDARY - r.randrange(0, 24) * 8 if r.random() < 0.9 else r.randrange(low, low + first)
-        if r.random() < 0.03:
-            stack = r.choice((0, c.DATA, c.DATA_END, c.DATA_END + 8, c.READ_ONLY + 64, 1 << 47, (1 << 47) - 4, M64 - 3))
-        pointers = [(RSP, stack)]
-        for register in (RSI, RDI, RBX, RBP):
-            if r.random() < 0.8:
-                pointers.append((register, low + r.randrange(64, first - 64)))
-        if (row.rep and r.random() < 0.9) or r.random() < 0.3:
-            pointers.append((RCX, r.randrange(0, 24)))
-        if r.random() < 0.2:
-            pointers.append((RDX, r.randrange(0, 3)))
-        for register, value in (*pointers, *instruction.fixed):
-            struct.pack_into("<Q", gpr, 8 * register, value)
-        if instruction.bits == 32:
-            for n in range(16):
-                gpr[8 * n + 4 : 8 * n + 8] = bytes(4)
-        flags = r.choice(_FLAGS)
-        if r.random() < 0.2:
-            flags |= DF
-        if r.random() < 0.02:
-            flags |= AC
-        elif r.random() < 0.01:
-            flags |= TF
-        head = struct.pack("<7Q", rip, flags, instruction.bits, 0, 0, instruction.fs, instruction.gs)
-        fp = r.choice(self.fps)
-        register, indices = instruction.indices
-        if register >= 0:
-            at = c.R_VEC - c.R_FP + 64 * register
-            fp = fp[:at] + indices + fp[at + 64 :]
-        record = b"".join((gpr, head, bytes(8), fp, r.choice(self.memories)))
-        return record.ljust(c.RECORD, b"\0")
+    def states(self, instructions: Sequence[Instruction], rips: Sequence[int], each: int, given: Records) -> None:
+        """Random states before instructions: `each` for each, one after another."""
+        plans = array("Q")
+        for instruction, rip in zip(instructions, rips, strict=True):
+            fixed = [word for pair in instruction.fixed for word in pair]
+            index, lanes = instruction.indices
+            plans.extend((rip, instruction.bits, instruction.fs, instruction.gs, int(bool(instruction.form.row.rep))))
+            plans.extend((len(instruction.fixed), *fixed, *[0] * (6 - len(fixed))))
+            plans.append(index if index >= 0 else driver.NO_INDEX)
+            plans.frombytes(lanes.ljust(64, b"\0"))
+        at, count = plans.buffer_info()
+        seed, pools = ctypes.addressof(self.seed), ctypes.addressof(self.pools)
+        driver.call("make_states", seed, at, count // driver.PLAN, each, pools, given.address)

@@ -7,19 +7,22 @@ A case that hangs or kills the child is reported as such, and the child is repla
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import os
 import select
 import struct
 import subprocess
 import sys
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
 from tests.differential import case as c
+from tests.differential import driver
+from tests.differential.batch import BATCH, Batch, Records
 from tests.differential.case import Case
 
-BATCH = 2048  # records
 CONTROL, CONTROL_SIZE = 0x3800_0000, 0x4000
 AT_CODE = CONTROL_SIZE
 AT_DATA = AT_CODE + c.CODE_SIZE
@@ -58,6 +61,8 @@ class Host:
         os.ftruncate(self.handle, SHARED_SIZE)
         self.shared = mmap.mmap(self.handle, SHARED_SIZE)
         self.shared[AT_READ_ONLY : AT_READ_ONLY + 0x1000] = _READ_ONLY_BYTES
+        self.address = ctypes.addressof(ctypes.c_char.from_buffer(self.shared))
+        self.results = Records(self.address + AT_RESULTS)
         self.child: subprocess.Popen[bytes] | None = None
 
     def close(self) -> None:
@@ -65,7 +70,6 @@ class Host:
             self.child.kill()
             self.child.communicate()
             self.child = None
-        self.shared.close()
         os.close(self.handle)
 
     def _start(self) -> subprocess.Popen[bytes]:
@@ -83,20 +87,21 @@ class Host:
         ready, _, _ = select.select([self.child.stdout], [], [], timeout)
         return bool(ready) and bool(self.child.stdout.readline())
 
-    def run(self, cases: list[Case], code: bytes) -> list[bytes]:
-        """The results of up to BATCH cases whose instructions are in `code` (case.place)."""
-        assert len(cases) <= BATCH
-        shared = self.shared
-        shared[AT_CODE : AT_CODE + c.CODE_SIZE] = code
-        for n, case in enumerate(cases):
-            shared[AT_GIVEN + n * c.RECORD : AT_GIVEN + (n + 1) * c.RECORD] = case.given
+    def run(self, cases: Sequence[Case]) -> list[bytes]:
+        """The results of up to BATCH cases."""
+        results = self.run_batch(Batch.of(cases))
+        return [results.row(n) for n in range(len(cases))]
+
+    def run_batch(self, batch: Batch) -> Records:
+        """The results of a batch; they stay until the next one."""
+        assert batch.count <= BATCH
+        self.shared[AT_CODE : AT_CODE + c.CODE_SIZE] = batch.image()
+        ctypes.memmove(self.address + AT_GIVEN, batch.given.address, batch.count * c.RECORD)
         first = 0
-        while first < len(cases):
-            first = self._run_from(first, len(cases))
-        return [
-            c.settle(shared[at : at + c.RECORD])
-            for at in range(AT_RESULTS, AT_RESULTS + len(cases) * c.RECORD, c.RECORD)
-        ]
+        while first < batch.count:
+            first = self._run_from(first, batch.count)
+        driver.call("settle", self.results.address, batch.count)
+        return self.results
 
     def _run_from(self, first: int, end: int) -> int:
         """Run from a case on; returns where to go on, behind a case that the child didn't survive."""

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from tests.differential import case as c
 from tests.differential.case import Case
 from tests.differential.generator import Generator
-from tests.differential.host import BATCH, Host
+from tests.differential.batch import BATCH
+from tests.differential.host import Host
 from tests.differential.subject import Subject
 
 INVALID_OPCODE = 6
@@ -122,7 +123,7 @@ def verdicts(judge: Host | Subject, positions: list[Position], bits: int) -> lis
         for slot, position in enumerate(part):
             struct.pack_into("<Q", record, c.R_RIP, c.CODE + c.SLOT * slot)
             cases.append(Case(position.code, bits, slot, bytes(record)))
-        for case, result in zip(cases, judge.run(cases, c.place(cases)), strict=True):
+        for case, result in zip(cases, judge.run(cases), strict=True):
             undefined = c.word(result, c.R_VECTOR) == INVALID_OPCODE and c.word(result, c.R_RIP) == case.rip
             known.append(not undefined)
     return known

@@ -10,18 +10,15 @@ from __future__ import annotations
 
 import ctypes
 import struct
+from collections.abc import Sequence
 
-from pyemu.cpu import flags as fl
 from pyemu.cpu import mode, physical, reset, segments, tlb
 from pyemu.cpu.cpuid import configure
 from pyemu.cpu.features import FEATURES
-from pyemu.cpu.host import Exit
 from pyemu.cpu.reference import Reference
 from pyemu.cpu.state import (
-    CC_DST,
     CPL,
     CR0,
-    CR2,
     CR3,
     CR4,
     CS,
@@ -32,7 +29,6 @@ from pyemu.cpu.state import (
     FS,
     GDT_BASE,
     GDT_LIMIT,
-    GPR,
     GS,
     ICOUNT,
     ICOUNT_LIMIT,
@@ -41,8 +37,6 @@ from pyemu.cpu.state import (
     IRQ_PENDING,
     RANGE_COUNT,
     RANGES,
-    RIP,
-    SEG_BASE,
     SS,
     TR_ATTR,
     TR_BASE,
@@ -55,6 +49,8 @@ from pyemu.jit.engine import Engine
 from tests.cpu import twins
 from tests.cpu.semantics.machines import NoDevices
 from tests.differential import case as c
+from tests.differential import driver
+from tests.differential.batch import Batch, Records
 from tests.differential.case import Case
 from tests.differential.host import readable_only
 
@@ -73,28 +69,12 @@ _GDT_ENTRIES = {
 }  # fmt: skip
 _UNUSABLE = 1 << 16
 LIMIT = 20_000  # instructions, REP iterations included, that a case may take
-_ZEROES = bytes(0x1000)
-_FRAME = struct.Struct("<5Q")
-
-# CC_DST and CC_SRC for each combination of the arithmetic flags
-_FLAG_WORDS: dict[int, bytes] = {}
-
-
-def _flag_words() -> None:
-    s = new_state()
-    bits = (fl.CF, fl.PF, fl.AF, fl.ZF, fl.SF, fl.OF)
-    for n in range(64):
-        value = sum(bit for k, bit in enumerate(bits) if n >> k & 1)
-        fl.set_arithmetic(s, value)
-        _FLAG_WORDS[value] = struct.pack("<2Q", s[CC_DST], s[CC_DST + 1])
 
 
 class Subject:
     """One back end: "reference", "interp" or "jit"."""
 
     def __init__(self, backend: str) -> None:
-        if not _FLAG_WORDS:
-            _flag_words()
         self.backend = backend
         s = self.s = new_state()
         buffer = ctypes.create_string_buffer(RAM)
@@ -109,9 +89,10 @@ class Subject:
         s[GDT_BASE], s[GDT_LIMIT], s[IDT_BASE], s[IDT_LIMIT] = _KERNEL + _GDT, 0x7F, _KERNEL + _IDT, 0xFFF
         s[TR_SEL], s[TR_BASE], s[TR_LIMIT], s[TR_ATTR] = _TSS_SELECTOR, _KERNEL + _TSS, 0x67, 0x8B
         s[CR0], s[CR3], s[CR4], s[EFER], s[XCR0] = _CR0, _TABLES, _CR4, 0xD01, 0xE7
-        self.bytes = memoryview(s).cast("B")
-        self.before = {bits: self._template(bits) for bits in (64, 32)}
-        self.events = bytes(self.bytes[8 * IRQ_PENDING : 8 * FRAME])
+        events = bytes(memoryview(s).cast("B")[8 * IRQ_PENDING : 8 * FRAME])
+        self.buffers = [ctypes.create_string_buffer(data) for data in (bytes(4096), *map(self._template, (64, 32)), events)]
+        self.templates = [ctypes.addressof(buffer) for buffer in self.buffers]
+        self.results = Records()
         self.engine = None if backend == "reference" else Engine(s, s.host, self.ram, backend)
         self.reference = Reference(s, s.host, self.ram) if self.engine is None else None
 
@@ -127,7 +108,7 @@ class Subject:
         s[CPL], s[FLAGS], s[ICOUNT], s[ICOUNT_LIMIT] = 3, 0x202, 0, LIMIT
         tlb.flush_all(s)
         mode.update(s)
-        return bytes(self.bytes[: 8 * FPR])
+        return bytes(memoryview(s).cast("B")[: 8 * FPR])
 
     def _tables(self) -> None:
         """Descriptors, halts and page tables."""
@@ -174,64 +155,31 @@ class Subject:
             assert self.reference is not None
             self.reference.known.clear()
 
-    def run(self, cases: list[Case], code: bytes) -> list[bytes]:
-        """The results of a batch, as records."""
-        self.load(code)
-        return [self.execute(case.given, case.bits) for case in cases]
+    def run(self, cases: Sequence[Case]) -> list[bytes]:
+        """The results of up to BATCH cases."""
+        results = self.run_batch(Batch.of(cases))
+        return [results.row(n) for n in range(len(cases))]
 
-    def execute(self, given: bytes, bits: int) -> bytes:
-        """One case; its instruction is loaded."""
-        state, ram = self.bytes, self.ram
-        rip, rflags = struct.unpack_from("<2Q", given, c.R_RIP)
-        state[: 8 * FPR] = self.before[bits]
-        state[8 * GPR : 8 * GPR + 128] = given[:128]
-        state[8 * CC_DST : 8 * CC_DST + 16] = _FLAG_WORDS[rflags & fl.ARITHMETIC]
-        s = self.s
-        s[RIP] = rip
-        s[FLAGS] = rflags & ~fl.ARITHMETIC
-        if rflags & (fl.AC | fl.TF):
-            mode.update(s)
-        state[8 * SEG_BASE + 8 * FS : 8 * SEG_BASE + 8 * GS + 8] = given[c.R_FS : c.R_FS + 16]
-        state[8 * FPR : 8 * IRQ_PENDING] = given[c.R_FP : c.R_MEMORY]
-        state[8 * IRQ_PENDING : 8 * FRAME] = self.events
-        at = c.R_MEMORY
-        for address, size in c.WINDOWS:
-            ram[_DATA + address - c.DATA : _DATA + address - c.DATA + size] = given[at : at + size]
-            at += size
-        for address, size in c.GAPS:
-            ram[_DATA + address - c.DATA : _DATA + address - c.DATA + size] = _ZEROES[:size]
-        reason = self.engine.run() if self.engine is not None else self.reference.run()  # type: ignore[union-attr]
-        return self._result(reason)
+    def run_batch(self, batch: Batch) -> Records:
+        """The results of a batch; they stay until the next one."""
+        self.load(batch.image())
+        given, results = batch.given.address, self.results.address
+        if self.engine is not None:
+            run = self.engine.native.address("pyemu.jit.loop.run")
+            self._call("run_cases", run, given, results, batch.count)
+            if self.engine.error is not None:
+                raise self.engine.error
+            return self.results
+        assert self.reference is not None
+        for at in range(0, batch.count * c.RECORD, c.RECORD):
+            self._call("one_state", 0, given + at, results + at, 1)
+            self._call("one_result", self.reference.run(), given + at, results + at, 1)
+        return self.results
 
-    def _result(self, reason: Exit) -> bytes:
-        """The record that a case leaves."""
-        state, ram, s = self.bytes, self.ram, self.s
-        vector, error, cr2 = c.ENDLESS, 0, 0
-        rip, rflags, rsp = s[RIP], fl.eflags(s), s[GPR + 4]
-        if reason == Exit.SHUTDOWN:
-            vector = c.SHUTDOWN
-        elif reason == Exit.HALT:
-            vector = (rip - _HALTS - _KERNEL) >> 4
-            frame = _STACK_TOP - 40
-            rip, _, rflags, rsp, _ = _FRAME.unpack_from(ram, frame)
-            if vector in c.WITH_ERROR:
-                error = int.from_bytes(ram[frame - 8 : frame], "little")
-            cr2 = s[CR2] if vector == c.PAGE_FAULT else 0
-        gpr = state[8 * GPR : 8 * GPR + 128]
-        head = struct.pack("<5Q", rip, rflags, vector, error, cr2)
-        bases = state[8 * (SEG_BASE + FS) : 8 * (SEG_BASE + GS) + 8]
-        parts: list[bytes | memoryview] = [
-            gpr[:32],
-            rsp.to_bytes(8, "little"),
-            gpr[40:],
-            head,
-            bases,
-            bytes(8),
-            state[8 * FPR : 8 * IRQ_PENDING],
-        ]
-        for address, size in c.WINDOWS:
-            parts.append(ram[_DATA + address - c.DATA : _DATA + address - c.DATA + size])
-        return b"".join(parts)
+    def _call(self, name: str, first: int, given: int, results: int, count: int) -> None:
+        """Call one of the driver's functions: the parameters are explained there."""
+        parameters = (first, ctypes.addressof(self.s), given, results, _KERNEL + _HALTS, _DATA, _STACK_TOP - 40)
+        driver.call(name, *parameters, *self.templates, count, state=self.s)
 
 
-__all__ = ["LIMIT", "SS", "Subject"]
+__all__ = ["LIMIT", "Subject"]

@@ -1,37 +1,42 @@
 """Generates cases and holds the back ends against a judge: the loop of the differential harness.
 
     sweep = Sweep(Host(), ["interp", "jit"], seed)
-    for difference in sweep.run(forms, bits, instructions=2, operands=8): print(difference)
+    for difference in sweep.run(forms, bits, instructions=2, states=8): print(difference)
 
 A difference is shrunk to the simplest operands that still show it, and says everything that is needed to see it again.
 """
 
 from __future__ import annotations
 
+import ctypes
 import struct
-from collections.abc import Iterator
+from array import array
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Any, Protocol
 
 from pyemu.cpu.ops import Form
 from tests.differential import case as c
+from tests.differential import driver
+from tests.differential.batch import BATCH, Batch, Records
 from tests.differential.case import Case
 from tests.differential.encoder import NotEncodable
-from tests.differential.generator import Generator
-from tests.differential.host import BATCH
+from tests.differential.generator import Generator, Instruction
 from tests.differential.reviewed import compared_flags, excused, ignored
 
 _FLAGS_AT = c.R_FLAGS
-
-
-Batch = tuple[list[Form], list[Case]]
-
+RENEW = 8  # batches between new pools
+Filled = tuple[list[Form], Batch]  # the form of each instruction
 
 class Judge(Protocol):
     """Something that executes cases."""
 
-    def run(self, cases: list[Case], code: bytes) -> list[bytes]:
-        """The results of a batch."""
+    def run_batch(self, batch: Batch) -> Records:
+        """The results of a batch; they stay until the next one."""
+
+    def run(self, cases: Sequence[Case]) -> list[bytes]:
+        """The results of a few cases."""
 
 
 def disassembly(code: bytes, bits: int, rip: int) -> str:
@@ -91,52 +96,65 @@ def same(form: Form, a: bytes, b: bytes) -> bool:
     return a[:_FLAGS_AT] == b[:_FLAGS_AT] and a[end:] == b[end:]
 
 
+def hash_of(code: bytes, bits: int) -> int:
+    """64 bits that stand for an instruction, to count distinct ones."""
+    return int.from_bytes(blake2b(code, digest_size=8, salt=bytes([bits])).digest(), "little")
+
+
 class Sweep:
     """One judge, some subjects, one stream of cases."""
 
     def __init__(self, judge: Judge, name: str, subjects: dict[str, Judge], seed: int) -> None:
         self.judge, self.name, self.subjects, self.seed = judge, name, subjects, seed
         self.generator = Generator(seed)
-        self.instructions = self.cases = 0
-        self.met: dict[int, int] = {}  # form number -> cases
+        self.cases = 0
+        self.hashes = array("Q")  # of the instructions
+        self.given = Records()
+        self.listed = (ctypes.c_uint64 * BATCH)()
 
-    def batches(self, forms: list[Form], bits: int, instructions: int, operands: int) -> Iterator[Batch]:
-        """Batches of cases: `instructions` of each form, each with `operands` states."""
-        todo: list[Form] = []
-        cases: list[Case] = []
-        slot = 0
+    def batches(self, forms: Sequence[Form], bits: int, instructions: int, states: int) -> Iterator[Filled]:
+        """Batches of cases: `instructions` of each form, each with `states` states."""
+        most = min(BATCH // states, c.SLOTS)
+        todo: list[Instruction] = []
+        made = 0
         for form in forms:
             for _ in range(instructions):
-                rip = c.CODE + c.SLOT * slot
                 try:
-                    instruction = self.generator.instruction(form, bits, rip)
+                    todo.append(self.generator.instruction(form, bits, c.CODE + c.SLOT * len(todo)))
                 except NotEncodable:
                     break
-                for _ in range(operands):
-                    cases.append(Case(instruction.code, bits, slot, self.generator.given(instruction, rip)))
-                    todo.append(form)
-                slot += 1
-                self.instructions += 1
-                if len(cases) + operands > BATCH or slot == c.SLOTS:
-                    yield todo, cases
-                    todo, cases, slot = [], [], 0
-                    self.generator.renew()
-        if cases:
-            yield todo, cases
+                if len(todo) == most:
+                    yield self._fill(todo, bits, states)
+                    todo, made = [], made + 1
+                    if made % RENEW == 0:
+                        self.generator.renew()
+        if todo:
+            yield self._fill(todo, bits, states)
 
-    def run(self, forms: list[Form], bits: int, instructions: int, operands: int) -> Iterator[Difference]:
+    def _fill(self, todo: list[Instruction], bits: int, states: int) -> Filled:
+        self.hashes.extend(hash_of(i.code, bits) for i in todo)
+        self.generator.states(todo, [c.CODE + c.SLOT * slot for slot in range(len(todo))], states, self.given)
+        codes = [(slot, i.code) for slot, i in enumerate(todo)]
+        return [i.form for i in todo], Batch(codes, bits, self.given, len(todo) * states, states)
+
+    def run(self, forms: Sequence[Form], bits: int, instructions: int, states: int) -> Iterator[Difference]:
         """Execute, compare, and yield what differs."""
-        for todo, cases in self.batches(forms, bits, instructions, operands):
-            code = c.place(cases)
-            expected = self.judge.run(cases, code)
-            self.cases += len(cases)
-            for form in todo:
-                self.met[form.number] = self.met.get(form.number, 0) + 1
+        for todo, batch in self.batches(forms, bits, instructions, states):
+            expected = self.judge.run_batch(batch)
+            self.cases += batch.count
+            different: list[Difference] = []  # all of them before anyone shrinks one, which needs the same memory
             for name, subject in self.subjects.items():
-                found = subject.run(cases, code)
-                for form, case, ours, theirs in zip(todo, cases, found, expected, strict=True):
+                found = subject.run_batch(batch)
+                for n in self._different(found, expected, batch.count):
+                    form, ours, theirs = todo[n // states], found.row(n), expected.row(n)
                     if not same(form, ours, theirs):
-                        yield Difference(form, case, self.name, name, theirs, ours, self.seed)
+                        different.append(Difference(form, batch.case(n), self.name, name, theirs, ours, self.seed))
+            yield from different
+
+    def _different(self, found: Records, expected: Records, count: int) -> list[int]:
+        """The cases that are worth a look."""
+        listed = ctypes.addressof(self.listed)
+        return self.listed[: driver.call("compare", found.address, expected.address, count, listed)]
 
     def shrink(self, difference: Difference) -> Difference:
         """The same instruction with the simplest operands that still differ, on the same two."""
@@ -146,8 +164,7 @@ class Sweep:
             case = Case(best.case.code, best.case.bits, best.case.slot, change(best.case.given))
             if case.given == best.case.given:
                 continue
-            code = c.place([case])
-            expected, found = self.judge.run([case], code)[0], subject.run([case], code)[0]
+            expected, found = self.judge.run([case])[0], subject.run([case])[0]
             if not same(form, found, expected):
                 best = Difference(form, case, difference.judge, difference.subject, expected, found, difference.seed)
         return best

@@ -59,6 +59,6 @@ def test_flags_and_vector(judges: dict[str, Host | Subject], situation: tuple[ob
         struct.pack_into("<2Q", given, c.R_VEC + 64 * n, *lanes)
     case = Case(code, 64, 0, bytes(given))
     for name, judge in judges.items():
-        result = judge.run([case], c.place([case]))[0]
+        result = judge.run([case])[0]
         got = c.word(result, c.R_VECTOR), c.word(result, c.R_MXCSR)
         assert got == (vector, mxcsr | flags), f"{name}: vector {got[0]}, MXCSR {got[1]:#x}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from array import array
 from collections.abc import Iterator
 
 import pytest
@@ -15,6 +16,7 @@ import pytest
 from pyemu.cpu.ops import Form
 from tests.cpu.semantics.machines import forms
 from tests.differential.host import Host, executes
+from tests.differential.progress import Progress
 from tests.differential.reviewed import host_cannot, is_open
 from tests.differential.subject import Subject
 from tests.differential.sweep import Difference, Sweep
@@ -78,22 +80,25 @@ def test_long_run(host: Host) -> None:
     native = {"interp": Subject("interp"), "jit": Subject("jit")}
     reference = Subject("reference")
     judged = judged_by_host(vectors=True)
-    cases = instructions = referenced = 0
-    seed = SEED
+    progress = Progress("generated")
     found: list[str] = []
-    while cases < INSTANCES and len(found) < SHOWN:
-        started, before = time.monotonic(), cases
+    while progress.total("instances") < INSTANCES and len(found) < 100 * SHOWN:
+        seed = progress.next_seed(SEED)
+        started = time.monotonic()
+        record: dict[str, int | str] = {"seed": seed, "instances": 0, "in reference": 0, "instructions": 0}
+        hashes = array("Q")
+        wrong: list[str] = []
         for bits in (64, 32):
             sweep = Sweep(host, "host", dict(native), seed)
-            found += new_ones(sweep, sweep.run(judged, bits, 8, 10))
-            cases, instructions = cases + sweep.cases, instructions + sweep.instructions
+            wrong += new_ones(sweep, sweep.run(judged, bits, 8, 10))
             small = Sweep(host, "host", {"reference": reference}, seed)
-            found += new_ones(small, small.run(judged[seed % 10 :: 10], bits, 8, 1))
-            referenced += small.cases
-        rate = (cases - before) / (time.monotonic() - started)
-        print(
-            f"seed {seed}: {cases} cases of {instructions} instructions, {referenced} in Python, {rate:.0f}/s",
-            flush=True,
-        )
-        seed += 1
+            wrong += new_ones(small, small.run(judged[seed % 10 :: 10], bits, 8, 1))
+            hashes += sweep.hashes
+            more = {"instances": sweep.cases, "in reference": small.cases, "instructions": len(sweep.hashes)}
+            for name, count in more.items():
+                record[name] = int(record[name]) + count
+        seconds = time.monotonic() - started
+        record |= {"differences": len(wrong), "seconds": round(seconds)}
+        print(progress.add(record, hashes), f"{int(record['instances']) / seconds:.0f}/s", *wrong, sep="\n", flush=True)
+        found += wrong
     assert not found, "\n".join(found)
