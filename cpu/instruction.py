@@ -17,7 +17,7 @@ from pyemu.cpu import flags as fl
 from pyemu.cpu import vector_memory
 from pyemu.cpu.decode import record as rc
 from pyemu.cpu.ops import Form, Operand
-from pyemu.cpu.state import CC_DST, CC_SRC, CPL, CS, GPR, LINEAR_TOP, MXCSR, RSP, SEG_LIMIT, STACK_MASK, VALUE
+from pyemu.cpu.state import CC_DST, CC_SRC, CPL, CS, GPR, LINEAR_TOP, MXCSR, ONES, RSP, SEG_LIMIT, STACK_MASK, VALUE
 from pyemu.cpu.values import Builder, Value
 
 UD, NM, TS, NPV, SSV, GP, PF, MF, AC, XM, DE = 6, 7, 10, 11, 12, 13, 14, 16, 17, 19, 0
@@ -208,13 +208,12 @@ class Instruction(Builder):
         cleared = operand.kind == "xmm" and self.form.space  # what is above the result becomes 0
         assert value.width == operand.width or (cleared and value.width < operand.width), f"{self.form.name}: {operand}"
         if operand.is_memory:
-            linear = self.address(operand, WRITE)
             if self.masked:
                 if self.form.row.whole:
-                    self.probe_write(linear, operand.size)
-                self.store_elements(linear, value, self.mask(self.form.elements))
+                    self.probe_write(self.address(operand, WRITE), operand.size)
+                self.store_elements(operand, value, self.mask(self.form.elements))
             else:
-                self.store(linear, value)
+                self.store(self.address(operand, WRITE), value)
             return
         if (operand.kind == "reg" and operand.size == 4) or operand.kind == "mask":
             value = value.zext(64)
@@ -279,33 +278,48 @@ class Instruction(Builder):
         row, form = self.form.row, self.form
         suppressing = self.masked and not row.whole
         if form.b:
-            linear = self.address(operand, size=row.broadcast // 8)
             if suppressing:
-                one = self.load_elements(linear, row.broadcast, self.mask(form.elements).ne(0))
+                one = self.load_elements(operand, row.broadcast, self.mask(form.elements).ne(0))
             else:
-                one = self.load(linear, row.broadcast)
+                one = self.load(self.address(operand, size=row.broadcast // 8), row.broadcast)
             return self.join([one] * (operand.width // row.broadcast))
         if not suppressing:
             return self.load(self.address(operand), operand.width)
-        return self.load_elements(self.address(operand), operand.width, self.mask(form.elements))
+        return self.load_elements(operand, operand.width, self.mask(form.elements))
 
-    def load_elements(self, linear: Value, width: int, mask: Value) -> Value:
+    def _elements(self, operand: Operand) -> tuple[Value, Value]:
+        """Where elements are, for vector_memory: in legacy modes, each of them is checked against its segment."""
+        legacy = (self.record_field(rc.PACKED, rc.RFLAGS_SHIFT, 8) & rc.LEGACY).ne(0)
+        segment = self.record_field(rc.PACKED, rc.SEGMENT, 8) << vector_memory.SEGMENT_AT | vector_memory.LEGACY
+        base = legacy.select(self.const(0, 64), self.address_register(rc.SEGMENT_BASE))
+        return self.offset(operand) + base, self.memory_access() | legacy.select(segment, 0)
+
+    def load_elements(self, operand: Operand, width: int, mask: Value) -> Value:
         """Read the elements that a mask selects, the others as 0; those cannot fault (SDM 2, 2.7.7)."""
-        size = width // 8
-        self.call(vector_memory.load, linear, size // mask.width, mask, self._unmasked(size), self.memory_access())
+        (at, access), size = self._elements(operand), width // 8
+        self.call(vector_memory.load, at, size // mask.width, mask, self._unmasked(size), access)
         return self.vector(width)
 
-    def store_elements(self, linear: Value, value: Value, mask: Value) -> None:
-        """Write the elements that a mask selects."""
-        size = value.width // 8
+    def store_elements(self, operand: Operand, value: Value, mask: Value, whole: bool = True) -> None:
+        """Write the elements that a mask selects; without a mask, as a whole."""
+        (at, access), size = self._elements(operand), value.width // 8
         self.set_vector(value)
-        self.call(vector_memory.store, linear, size // mask.width, mask, self._unmasked(size), self.memory_access())
+        at_once = self._unmasked(size) if whole else self.const(0, 64)
+        self.call(vector_memory.store, at, size // mask.width, mask, at_once, access)
+
+    def probe_elements(self, operand: Operand, mask: Value | None) -> None:
+        """Fault now if the elements that a mask selects, or all bytes without one, cannot be written."""
+        if mask is None:
+            self.probe_write(self.address(operand, WRITE), operand.size)
+        else:
+            (at, access), size = self._elements(operand), operand.size
+            self.call(vector_memory.probe_elements, at, size // mask.width, mask, self._unmasked(size), access)
 
     def _unmasked(self, size: int) -> Value:
         """`size` if the instruction, whose form may have a mask, has none; else 0."""
         if not self.masked:
             return self.const(0, 64)
-        return self.register(rc.MASK, 64).eq(-1).select(self.const(size, 64), 0)
+        return self.register_number(rc.MASK).eq(8 * ONES).select(self.const(size, 64), 0)
 
     # ---- named registers -----------------------------------------------------------------------------------
     def gpr(self, number: int, width: int | None = None) -> Value:

@@ -3,9 +3,9 @@
     read(s, linear, size, access)            16, 32 or 64 bytes into State[VECTOR]
     write(s, linear, size, access)           from State[VECTOR], all or nothing
     indexed(...), indexed_by_sign(...)       gathers and scatters, under an opmask or under signs
-    load(s, linear, element, mask, size, access)   `element` bytes for each bit of the mask; the others are 0 in
+    load(s, at, element, mask, size, access)       `element` bytes for each bit of the mask; the others are 0 in
                                              State[VECTOR]. `size` is that of all if there is no mask, else 0
-    store(s, linear, element, mask, size, access)  likewise; all or nothing
+    store(s, at, element, mask, size, access)      likewise; all or nothing
     compress(s, element, mask)               the elements of State[VECTOR] whose bit is set become the first ones
     expand(s, count, element, mask)          the first elements of `count` get where a bit is set
 
@@ -16,9 +16,13 @@ after compress and expand means nothing.
 from __future__ import annotations
 
 from pyemu.cpu import memory, segments
-from pyemu.cpu.state import M64, VALUE, VECTOR, State
+from pyemu.cpu.faults import GP, raise_fault
+from pyemu.cpu.faults import SS as STACK_FAULT
+from pyemu.cpu.state import M64, SS, VALUE, VECTOR, State
 
 WRITE = memory.WRITE
+# Bits of `access` beside those of memory.py: outside 64-bit mode addresses are offsets, in this segment.
+LEGACY, SEGMENT_AT, PLAIN = 1 << 16, 8, 0xFF
 
 
 def put(s: State, at: int, size: int, value: int) -> int:
@@ -97,43 +101,68 @@ def store_first(s: State, linear: int, size: int, element: int, access: int) -> 
     return 0
 
 
-def load(s: State, linear: int, element: int, mask: int, size: int, access: int) -> int:
+def element_linear(s: State, at: int, size: int, access: int) -> int:
+    """VALUE = the linear address of an element, or 1 with what its segment has against it."""
+    if access & LEGACY:
+        segment = (access >> SEGMENT_AT) & 7
+        if at >> 32:  # behind the end of what a segment can be, not at its start
+            return raise_fault(s, STACK_FAULT if segment == SS else GP, 0)
+        return segments.linear(s, segment, at, size, access & WRITE)
+    s[VALUE] = at & M64
+    return 0
+
+
+def load(s: State, at: int, element: int, mask: int, size: int, access: int) -> int:
     """Load the elements whose bit is set."""
     clear(s)
-    if size == 0:
-        size = first_bytes(linear, mask, element)
+    if size == 0 and access & LEGACY == 0:
+        size = first_bytes(at, mask, element)
     if size != 0:
-        return load_first(s, linear, size, element, access)
-    at = 0
+        if element_linear(s, at, size, access):
+            return 1
+        return load_first(s, s[VALUE], size, element, access & PLAIN)
+    to = 0
     while mask != 0:
         if mask & 1:
-            if memory.read(s, (linear + at) & M64, element, access):
+            if element_linear(s, at + to, element, access) or memory.read(s, s[VALUE], element, access & PLAIN):
                 return 1
-            put(s, at, element, s[VALUE])
+            put(s, to, element, s[VALUE])
+        to = to + element
+        mask = mask >> 1
+    return 0
+
+
+def probe_elements(s: State, at: int, element: int, mask: int, size: int, access: int) -> int:
+    """Check that store() may store."""
+    access = access | WRITE
+    if size != 0:
+        return element_linear(s, at, size, access) or memory.probe(s, s[VALUE], size, access & PLAIN)
+    while mask != 0:
+        if mask & 1:
+            if element_linear(s, at, element, access) or memory.probe(s, s[VALUE], element, access & PLAIN):
+                return 1
         at = at + element
         mask = mask >> 1
     return 0
 
 
-def store(s: State, linear: int, element: int, mask: int, size: int, access: int) -> int:
+def store(s: State, at: int, element: int, mask: int, size: int, access: int) -> int:
     """Store the elements whose bit is set: first all are checked."""
-    if size == 0:
-        size = first_bytes(linear, mask, element)
+    access = access | WRITE
+    if size == 0 and access & LEGACY == 0:
+        size = first_bytes(at, mask, element)
     if size != 0:
-        return store_first(s, linear, size, element, access)
-    at = 0
-    rest = mask
-    while rest != 0:
-        if rest & 1:
-            if memory.probe(s, (linear + at) & M64, element, access | WRITE):
-                return 1
-        at = at + element
-        rest = rest >> 1
-    at = 0
+        if element_linear(s, at, size, access):
+            return 1
+        return store_first(s, s[VALUE], size, element, access & PLAIN)
+    if probe_elements(s, at, element, mask, 0, access):
+        return 1
+    done = 0
     while mask != 0:
         if mask & 1:
-            memory.write(s, (linear + at) & M64, element, take(s, at, element), access | WRITE)
-        at = at + element
+            element_linear(s, at + done, element, access)
+            memory.write(s, s[VALUE], element, take(s, done, element), access & PLAIN)
+        done = done + element
         mask = mask >> 1
     return 0
 
@@ -175,6 +204,7 @@ def expand(s: State, count: int, element: int, mask: int) -> int:
 HOW_ELEMENT, HOW_INDEX, HOW_COUNT = 0, 8, 16  # bytes of an element and of an index, number of elements (8 bits each)
 HOW_SCALE, HOW_ADDRESS, HOW_SEGMENT = 24, 32, 40  # the shift, address size in bytes, segment number
 HOW_LEGACY, HOW_STORE = 1 << 48, 1 << 49  # segments are checked; a scatter
+HOW_VECTOR = 56  # bytes of the vector, if the first element that arrives clears what is above, as on Zen 4
 
 
 def register_part(s: State, offset: int, size: int) -> int:
@@ -228,6 +258,8 @@ def indexed(s: State, register: int, index: int, mask: int, origin: int, base: i
                 s, s[VALUE], register + n * size, how, access
             ):
                 return 1
+            if how >> HOW_VECTOR:
+                clear_above(s, register, how >> HOW_VECTOR)
         s[mask >> 3] = s[mask >> 3] & ~(1 << n)
     s[mask >> 3] = 0
     return 0

@@ -36,7 +36,7 @@ def repeat(i: Instruction, dst: Operand, src: Operand, block: int) -> None:
         wanted = each_time[0]
         for mask in each_time[1:]:
             wanted = wanted | mask
-        value = i.load_elements(i.address(src), block, wanted)
+        value = i.load_elements(src, block, wanted)
     else:
         value = i.read(src).trunc(block)
     i.write(dst, broadcast(i, value, dst.width))
@@ -115,13 +115,13 @@ def masked_load(i: Instruction, dst: Operand, mask: Operand, src: Operand, lane:
     """Elements where the mask's sign is set; the others are 0 and can't fault."""
     use_simd(i)
     signs = i.map(lane, lambda x: x.sign(), i.read(mask))
-    i.write(dst, i.load_elements(i.address(src), src.width, signs))
+    i.write(dst, i.load_elements(src, src.width, signs))
 
 
 def masked_store(i: Instruction, dst: Operand, mask: Operand, src: Operand, lane: int) -> None:
     use_simd(i)
     signs = i.map(lane, lambda x: x.sign(), i.read(mask))
-    i.store_elements(i.address(dst, WRITE), i.read(src), signs)
+    i.store_elements(dst, i.read(src), signs)
 
 
 for _load, _store, _name, _lane, _feature, _w in (

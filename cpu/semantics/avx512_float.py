@@ -60,10 +60,12 @@ class Bits:
 
     def normalised(self) -> tuple[Value, Value]:
         """Unbiased exponent (signed) and fraction as if the exponent had no lower limit; of numbers that aren't 0."""
-        leading = self.magnitude.ctlz() - (self.width - 1 - self.fraction_bits)  # places up to the leading 1
         denormal = self.exponent.eq(0)
+        # Places up to the leading 1. LLVM may shift by converting powers of two to integers, and what that raises would
+        # be seen: an amount must be one that exists.
+        leading = denormal.select(self.magnitude.ctlz() - (self.width - 1 - self.fraction_bits), 0)
         exponent = denormal.select(-leading - (self.bias - 1), self.exponent - self.bias)
-        fraction = denormal.select(self.magnitude << leading, self.fraction) & ((1 << self.fraction_bits) - 1)
+        fraction = (self.magnitude << leading) & ((1 << self.fraction_bits) - 1)
         return exponent, fraction
 
 
@@ -120,11 +122,11 @@ def scale(i: Instruction, a: Value, b: Value) -> Value:
     # floor(b) as an integer, limited to what matters
     limit = 4 << (width - 1 - bits)
     large = (y.exponent + 0).ult(i.like(y.bias + width - bits + 2, b)) ^ 1
-    shift = i.like(y.bias + bits, b) - y.exponent
+    below = y.exponent.ult(i.like(y.bias, b))  # less than 1
+    shift = (below | large).select(0, i.like(y.bias + bits, b) - y.exponent)
     whole = (y.fraction | 1 << bits) >> shift
     exact = (whole << shift).eq(y.fraction | 1 << bits)
     negative = y.sign_bit.ne(0)
-    below = y.exponent.ult(i.like(y.bias, b))  # less than 1
     whole, exact = below.select(0, whole), below.select(y.zero().select(-1, i.like(0, b)), exact.sext(width)).ne(0)
     floor = negative.select(exact.select(-whole, -whole - 1), whole)
     floor = large.select(negative.select(-limit, i.like(limit, b)), floor)
@@ -178,7 +180,7 @@ def reduce(i: Instruction, x: Value, control: Value) -> Value:
     value = tiny.select(n.sign_bit | 1 << n.fraction_bits, n.zero().select(n.sign_bit, x))
     to_zero = (rounded << 1).eq(0)
     difference = infinite.select(0, (tiny & to_zero).select(0, value)).fsub(infinite.select(0, rounded))
-    flushed = tiny & to_zero & i.mxcsr().bit(15)
+    flushed = tiny & to_zero & i.mxcsr().bit(15) & i.mxcsr().bit(11)  # FTZ, if underflow is masked
     i.like(n.one, x).fadd(flushed.select(i.like(1 << n.fraction_bits, x), 0))  # inexact
     difference = (tiny & to_zero).select(flushed.select(n.sign_bit, x), difference)
     return n.nan().select(n.quieted(), infinite.select(0, difference))

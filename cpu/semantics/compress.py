@@ -5,7 +5,7 @@ and the down-converting VPMOV.
 from __future__ import annotations
 
 from pyemu.cpu import vector_memory
-from pyemu.cpu.instruction import WRITE, Instruction
+from pyemu.cpu.instruction import Instruction
 from pyemu.cpu.ops import Operand, op
 from pyemu.cpu.semantics.vectors import Unary, saturate_signed, use_simd
 from pyemu.cpu.values import Value
@@ -23,12 +23,11 @@ def compress(i: Instruction, dst: Operand, src: Operand) -> None:
     use_simd(i)
     lane, total = i.form.row.element, i.form.elements
     value = i.read(src)
-    linear = i.address(dst, WRITE) if dst.is_memory else None
     i.set_vector(value)
     i.call(vector_memory.compress, lane // 8, i.mask(total))
     value = i.vector(value.width)
-    if linear is not None:
-        i.store_elements(linear, value, _first(i))
+    if dst.is_memory:
+        i.store_elements(dst, value, _first(i), whole=False)
     else:
         i.replace(dst, i.merge(dst, value, _first(i)))
 
@@ -38,7 +37,7 @@ def expand(i: Instruction, dst: Operand, src: Operand) -> None:
     use_simd(i)
     lane, total = i.form.row.element, i.form.elements
     if src.is_memory:
-        i.load_elements(i.address(src), dst.width, _first(i))
+        i.load_elements(src, dst.width, _first(i))
     else:
         i.set_vector(i.read(src))
     i.call(vector_memory.expand, total, lane // 8, i.mask(total))

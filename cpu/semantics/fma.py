@@ -76,6 +76,8 @@ def to_half(i: Instruction, dst: Operand, src: Operand, rounding: Operand) -> No
     """The immediate says how to round (SDM 2, VCVTPS2PH)."""
     use_simd(i)
     mode: Value = i.read(rounding)
+    if dst.is_memory:  # a page fault comes before any exception of the numbers, as on Zen 4
+        i.probe_elements(dst, i.mask(i.form.elements) if i.masked else None)
     i.write(dst, i.map(32, lambda x: i.convert("float_to_float", x, 16, mode), i.active(i.read(src), 32)))
 
 

@@ -39,8 +39,8 @@ def gather(i: Instruction, dst: Operand, memory: Operand, mask: Operand) -> None
     to, by = i.register_number(i.field(dst)), i.register_number(i.field(mask))
     i.fault_if(to.eq(index) | to.eq(by) | index.eq(by), UD)
     how = _how(i, memory, count, index_bits, store=False)
-    i.call(vm.clear_above, to, count * memory.size)
     i.call(vm.indexed_by_sign, to, index, by, origin, base, how, i.memory_access())
+    i.call(vm.clear_above, to, count * memory.size)
 
 
 def gather_masked(i: Instruction, dst: Operand, memory: Operand) -> None:
@@ -52,8 +52,9 @@ def gather_masked(i: Instruction, dst: Operand, memory: Operand) -> None:
     to, by = i.register_number(i.field(dst)), i.register_number(rc.MASK)
     i.fault_if(to.eq(index), UD)
     how = _how(i, memory, count, index_bits, store=False)
-    i.call(vm.clear_above, to, count * memory.size)
+    how = how | i.form.length << vm.HOW_VECTOR
     i.call(vm.indexed, to, index, by, origin, base, how, i.memory_access())
+    i.call(vm.clear_above, to, count * memory.size)
 
 
 def scatter(i: Instruction, memory: Operand, src: Operand) -> None:
