@@ -69,7 +69,8 @@ def special(s: State, bits: int, sign: int, infinity: int, root: int) -> int:
 
 
 def pack(s: State, sign: int, exponent: int, fraction: int, bits: int, top: int) -> int:
-    """VALUE = 1.fraction (`bits` of them) with a biased exponent below `top`, 0 or less (modulo 2**64) for denormals."""
+    """VALUE = 1.fraction (`bits` of them) with a biased exponent, 0 or less (modulo 2**64) for denormals, or infinity
+    from `top` on."""
     if exponent >> 63 or exponent == 0:
         shift = 1 - exponent
         s[VALUE] = sign if s[MXCSR] & FTZ else sign | ((1 << bits | fraction) >> shift)

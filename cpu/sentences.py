@@ -399,11 +399,12 @@ class Sentences(Instruction):
     def probe_write(self, linear: Value, size: int) -> None:
         self.meaning.touches_memory = True
 
-    def load_elements(self, linear: Value, width: int, mask: Value) -> Value:
-        return self.map(width // mask.width, lambda x, m: m.select(x, 0), self._memory(linear, width), mask)
+    def load_elements(self, operand: Operand, width: int, mask: Value) -> Value:
+        memory = self._memory(self.address(operand), width)
+        return self.map(width // mask.width, lambda x, m: m.select(x, 0), memory, mask)
 
-    def store_elements(self, linear: Value, value: Value, mask: Value) -> None:
-        target = self._text(self._memory(linear, value.width))
+    def store_elements(self, operand: Operand, value: Value, mask: Value, whole: bool = True) -> None:
+        target = self._text(self._memory(self.address(operand), value.width))
         self._say(f"{target} <- {self._text(value)}, where {self._text(mask)} selects the element")
 
     def stack_linear(self, offset: int, size: int, access: int) -> Value:

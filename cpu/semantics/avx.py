@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from pyemu.cpu import xstate
-from pyemu.cpu.instruction import WRITE, Instruction
+from pyemu.cpu.instruction import Instruction
 from pyemu.cpu.ops import Operand, op
 from pyemu.cpu.semantics.rows import Evex, simd
 from pyemu.cpu.semantics.sse import vector

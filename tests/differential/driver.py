@@ -207,8 +207,8 @@ def get_state(s: State, p: int, reason: int, result: int) -> int:
 
 def run_cases(s: State, p: int) -> int:
     """Parameters: the processor's run(), State's address, records given, results, linear address of the halts, physical
-    addresses of data and exception frame, a page of zeroes, templates of State for 64 and 32 bits and of the events, the
-    number of cases."""
+    addresses of data and exception frame, a page of zeroes, templates of State for 64 and 32 bits and of the events,
+    the number of cases."""
     given = peek64(p + 16)
     result = peek64(p + 24)
     for _ in range(peek64(p + 88)):

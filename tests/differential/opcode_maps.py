@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tests.differential import case as c
+from tests.differential.batch import BATCH
 from tests.differential.case import Case
 from tests.differential.generator import Generator
-from tests.differential.batch import BATCH
 from tests.differential.host import Host
 from tests.differential.subject import Subject
 

@@ -37,7 +37,6 @@ from pyemu.cpu.state import (
     IRQ_PENDING,
     RANGE_COUNT,
     RANGES,
-    SS,
     TR_ATTR,
     TR_BASE,
     TR_LIMIT,
@@ -90,7 +89,8 @@ class Subject:
         s[TR_SEL], s[TR_BASE], s[TR_LIMIT], s[TR_ATTR] = _TSS_SELECTOR, _KERNEL + _TSS, 0x67, 0x8B
         s[CR0], s[CR3], s[CR4], s[EFER], s[XCR0] = _CR0, _TABLES, _CR4, 0xD01, 0xE7
         events = bytes(memoryview(s).cast("B")[8 * IRQ_PENDING : 8 * FRAME])
-        self.buffers = [ctypes.create_string_buffer(data) for data in (bytes(4096), *map(self._template, (64, 32)), events)]
+        contents = (bytes(4096), self._template(64), self._template(32), events)
+        self.buffers = [ctypes.create_string_buffer(data) for data in contents]
         self.templates = [ctypes.addressof(buffer) for buffer in self.buffers]
         self.results = Records()
         self.engine = None if backend == "reference" else Engine(s, s.host, self.ram, backend)
