@@ -38,6 +38,7 @@ WORDS: dict[str, dict[str, str]] = {
     "linear": {
         "good == 0 or not in_limit(s[SEG_LIMIT + segment], attr, offset, size)": "{size} bytes at offset {offset:#x} are not in the segment ({segment_name}: limit {segment_limit:#x}, rights {attr:#x}), or its type forbids the access",
     },
+    "element_linear": {"at >> 32": "the element at offset {at:#x} lies beyond what a segment can be"},
     "frame_linear": {
         "not in_limit(limit, attr, offset, size)": "the new stack frame at offset {offset:#x} is outside the stack segment's limit {limit:#x}",
         "not mode.is_canonical(s, offset)": "the new stack frame would be at {offset:#x}, which is not canonical",
