@@ -2,14 +2,14 @@
 
 A `Chardev` is given bytes by `write` (from the guest, device lock held) and gives bytes to `on_input` (on the I/O
 thread, without the lock). `Mux` puts the monitor beside the guest on one terminal, switched by Ctrl-A. The names are
-QEMU's: stdio, mon:stdio, file:PATH, /dev/NAME, pty, tcp:HOST:PORT[,server][,nowait], null.
+QEMU's: stdio, mon:stdio, file:PATH, /dev/NAME, pty, null; tcp: and unix: are in `chardev_socket`.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import select
-import socket
 import sys
 import threading
 import time
@@ -46,6 +46,8 @@ class Chardev:
     def __init__(self) -> None:
         self.on_input: Callable[[bytes], None] = lambda data: None
         self.on_break: Callable[[], None] = lambda: None
+        # Somebody is at the other end from now on (a socket may have one client after the other).
+        self.on_open: Callable[[], None] = lambda: None
         # The other end is gone for good (closed terminal, broken pipe): called once, with a line for the user.
         self.on_hangup: Callable[[str], None] = lambda reason: None
 
@@ -85,6 +87,7 @@ class FdChardev(Chardev):
     """Bytes over file descriptors, with collected output."""
 
     drop_when_full = False
+    close_when_full = False  # rather than wait for who doesn't read
 
     def __init__(self, read_fd: int | None, write_fd: int | None) -> None:
         super().__init__()
@@ -101,6 +104,8 @@ class FdChardev(Chardev):
         self._loop = loop
         if self._read_fd is not None:
             loop.add_reader(self._read_fd, self._readable)
+        if self._write_fd is not None:
+            self.on_open()
 
     def pause_input(self, paused: bool) -> None:
         if self._loop is not None and self._read_fd is not None:
@@ -181,6 +186,10 @@ class FdChardev(Chardev):
         self.hang_up(f"output closed ({error.strerror})")
 
     def _make_room(self) -> None:
+        if self.close_when_full:
+            self._pending.clear()
+            self._write_failed(OSError(errno.ENOBUFS, "nobody reads"))
+            return
         if self.drop_when_full:
             del self._pending[: len(self._pending) - _FULL]
             return
@@ -280,93 +289,6 @@ class Pty(FdChardev):
         self._fds = ()  # type: ignore[assignment]
 
 
-class TcpChardev(FdChardev):
-    """`tcp:HOST:PORT` connects; with `server` it listens, and with `nowait` it doesn't wait for the first client."""
-
-    drop_when_full = False
-
-    def __init__(self, host: str, port: int, server: bool, wait: bool, nodelay: bool = False) -> None:
-        super().__init__(None, None)
-        self._peer: socket.socket | None = None
-        self._listener: socket.socket | None = None
-        self._nodelay = nodelay
-        where = f"{host or '0.0.0.0'}:{port}"
-        try:
-            if server:
-                self._listener = socket.create_server((host, port))
-                self.port: int = self._listener.getsockname()[1]
-                if wait:
-                    print(f"pyemu: waiting for a connection on {where.rsplit(':', 1)[0]}:{self.port}", file=sys.stderr)
-                    self._accept()
-                else:
-                    self._listener.setblocking(False)
-            else:
-                self.port = port
-                self._connected(socket.create_connection((host or "localhost", port), timeout=10))
-        except (OSError, OverflowError) as error:
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-            raise ChardevError(f"tcp:{where}: {reason}") from error
-
-    def _connected(self, peer: socket.socket) -> None:
-        peer.setblocking(False)
-        if self._nodelay:
-            peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        with self._lock:
-            self._peer = peer
-            self._read_fd = self._write_fd = peer.fileno()
-            self._pending.clear()
-        if self._loop is not None:
-            self._loop.add_reader(peer.fileno(), self._readable)
-
-    def _accept(self) -> None:
-        if self._listener is None:
-            return
-        try:
-            peer, _ = self._listener.accept()
-        except BlockingIOError:
-            return
-        if self._peer is not None:
-            peer.close()  # one client at a time
-            return
-        self._connected(peer)
-
-    def start(self, loop: Loop) -> None:
-        super().start(loop)
-        if self._listener is not None:
-            self._listener.setblocking(False)
-            loop.add_reader(self._listener.fileno(), self._accept)
-
-    def _end_of_input(self, fd: int) -> None:
-        super()._end_of_input(fd)
-        with self._lock:
-            self._disconnect()
-
-    def _write_failed(self, error: OSError) -> None:
-        if self._read_fd is not None and self._loop is not None:
-            self._loop.remove_reader(self._read_fd)
-        self._read_fd = None
-        self._disconnect()
-
-    def _disconnect(self) -> None:
-        """The client left: the port is dead until the next one comes."""
-        self._write_fd = None
-        self._pending.clear()
-        if self._peer is not None:
-            self._peer.close()
-            self._peer = None
-
-    def close(self) -> None:
-        super().close()
-        if self._listener is not None:
-            if self._loop is not None:
-                self._loop.remove_reader(self._listener.fileno())
-            self._listener.close()
-            self._listener = None
-        if self._peer is not None:
-            self._peer.close()
-            self._peer = None
-
-
 _ESCAPE = 0x01  # Ctrl-A
 _HELP = (
     "\r\nC-a h    print this help\r\nC-a x    exit emulator\r\nC-a b    send break\r\n"
@@ -433,31 +355,18 @@ class MuxEnd(Chardev):
         self._mux.backend.write(data)
 
 
-def _open_tcp(spec: str) -> TcpChardev:
-    address, *options = spec.removeprefix("tcp:").split(",")
-    host, colon, port_text = address.rpartition(":")
-    server, wait, nodelay = False, True, False
-    for option in options:
-        match option:
-            case "server" | "server=on":
-                server = True
-            case "server=off" | "nodelay=off" | "wait" | "wait=on":
-                pass
-            case "nowait" | "wait=off":
-                wait = False
-            case "nodelay" | "nodelay=on":
-                nodelay = True
-            case _:
-                raise ChardevError(f"unknown option '{option}' in '{spec}' (known: server, nowait, nodelay)")
-    if not colon or not port_text.isdigit() or int(port_text) > 0xFFFF:
-        raise ChardevError(f"'{spec}' is not tcp:HOST:PORT")
-    return TcpChardev(host.strip("[]"), int(port_text), server, wait, nodelay)
-
-
 def check_spec(spec: str) -> None:
     """Refuse, before anything is opened, what `open_chardev` doesn't know."""
-    known = "stdio, mon:stdio, file:PATH, /dev/NAME, pty, tcp:HOST:PORT[,server][,nowait], null, none"
-    if spec in ("stdio", "mon:stdio", "pty", "null", "none") or spec.startswith("tcp:"):
+    known = (
+        "stdio, mon:stdio, file:PATH, /dev/NAME, pty, tcp:HOST:PORT[,server][,nowait], unix:PATH[,server][,nowait], "
+        "null, none"
+    )
+    if spec in ("stdio", "mon:stdio", "pty", "null", "none"):
+        return
+    if spec.startswith(("tcp:", "unix:")):
+        from pyemu.chardev_socket import parse_socket
+
+        parse_socket(spec)
         return
     if any(spec.startswith(prefix) and len(spec) > len(prefix) for prefix in ("file:", "/dev/")):
         return
@@ -473,8 +382,10 @@ def open_chardev(spec: str, label: str) -> Chardev:
         return Stdio(signals=False)
     if spec == "pty":
         return Pty(label)
-    if spec.startswith("tcp:"):
-        return _open_tcp(spec)
+    if spec.startswith(("tcp:", "unix:")):
+        from pyemu.chardev_socket import open_socket
+
+        return open_socket(spec)
     if spec.startswith("file:"):
         return FileChardev(spec.removeprefix("file:"))
     if spec.startswith("/dev/"):

@@ -83,6 +83,7 @@ class MachineConfig:
     log_items: frozenset[str] = field(default_factory=frozenset)
     log_file: str | None = None
     gdb: str | None = None  # where gdb can connect, as for -gdb
+    qmp: tuple[str, ...] = ()  # character devices with QMP, as for -qmp
     symbols: tuple[str, ...] = ()  # files with symbols of the guest's programs
     seed: int | None = None  # of the guest's random numbers; None: the host's
     wall_start_ns: int | None = None  # what the RTC shows at power-on; None: the host's time
@@ -130,13 +131,13 @@ class MachineConfig:
             from pyemu.gdbserver.server import parse_place
 
             parse_place(self.gdb)
-        specs = [*(self.serials or ()), *(spec for spec in (self.monitor, self.debugcon) if spec)]
+        specs = [*(self.serials or ()), *self.qmp, *(spec for spec in (self.monitor, self.debugcon) if spec)]
         try:
             for spec in specs:
                 check_spec(spec)
         except ChardevError as error:
             raise ConfigError(str(error)) from error
-        for only_serial in (self.monitor, self.debugcon):
+        for only_serial in (self.monitor, self.debugcon, *self.qmp):
             if only_serial == "mon:stdio":
                 raise ConfigError("mon:stdio is for -serial only")
         if sum(spec in ("stdio", "mon:stdio") for spec in [*specs, self.gdb]) > 1:

@@ -28,6 +28,7 @@ from pyemu.cpu.fpu_state import ES as FSW_ES
 from pyemu.cpu.state import ICOUNT, IGNNE, State, new_state
 from pyemu.cpuoption import choose
 from pyemu.cpustart import apply_cpu, load_memory
+from pyemu.events import Events
 from pyemu.firmware.boot import BootRequest, prepare
 from pyemu.firmware.boot_image import BootImage
 from pyemu.firmware.e820 import MIB
@@ -63,7 +64,7 @@ def make_platform(config: MachineConfig) -> Platform:
     return Platform(has_ecam=config.machine == "q35")
 
 
-class Machine(Hookable, Inspectable):
+class Machine(Hookable, Inspectable, Events):
     """One computer. Use it in a with-block: leaving it ends the guest and puts the terminal back."""
 
     def __init__(self, config: MachineConfig | None = None, **options: Any) -> None:
@@ -71,6 +72,7 @@ class Machine(Hookable, Inspectable):
         if isinstance(options.get("memory"), str):
             options["memory"] = parse_size(options["memory"])
         Inspectable.__init__(self)
+        Events.__init__(self)
         self.config = config = replace(config or MachineConfig(), **options)
         config.check()
         self.cpu = choose(config.cpu)
@@ -149,7 +151,11 @@ class Machine(Hookable, Inspectable):
             chardev = self._open(self.config.debugcon, "debugcon")
             self._debugcon = SerialPort("debugcon", chardev, self._lock, self.outside)
         if self.config.monitor not in (None, "none"):
-            self._monitors.append(Monitor(self, self._open(self.config.monitor, "monitor"), prompt_at_start=True))
+            self._monitors.append(Monitor(self, self._open(self.config.monitor, "monitor")))
+        for number, spec in enumerate(self.config.qmp):
+            from pyemu.qmp import QmpServer
+
+            self.listeners.append(QmpServer(self, self._open(spec, f"compat_monitor{number}")).event)
 
     def _open(self, spec: str, label: str) -> Chardev:
         chardev = open_chardev(spec, label)
@@ -204,6 +210,7 @@ class Machine(Hookable, Inspectable):
         if self._tracer.wanted:
             self.loop.before_step = self._tracer.before_step
         self.loop.on_shutdown = self._shut_down
+        self.loop.on_over = self.tell_shutdown
         self.last_shutdown: State | None = None  # the processor at a triple fault that reset the machine
         self.regs = Registers(self.state)
         board.rearrange_memory()
@@ -234,6 +241,7 @@ class Machine(Hookable, Inspectable):
         self._load()
         self.hooks.here_is_new()
         self.loop.interrupts_changed()
+        self.tell_reset()
 
     # ---- running -------------------------------------------------------------------------------------------
 
@@ -241,7 +249,7 @@ class Machine(Hookable, Inspectable):
         """Let the guest run in the background (`run` does this itself)."""
         self.prepare()
         self._stopped.clear()
-        self.loop.resume()
+        self._resume_loop()
 
     def prepare(self) -> None:
         """Build what a machine that never runs doesn't need."""
@@ -258,8 +266,6 @@ class Machine(Hookable, Inspectable):
             chardev.start(self.io)
         for port in self.serial_ports:
             port.start(self.io)
-        for monitor in self._monitors:
-            monitor.start()
         config = self.config
         if config.kernel is not None and config.serials is not None and "console=ttyS" not in config.append:
             self.io.call_later(_HINT_AFTER_NS, self._hint)
@@ -283,7 +289,7 @@ class Machine(Hookable, Inspectable):
         undo = [self._watch(condition) for condition in wanted]
         try:
             self._stopped.clear()
-            self.loop.resume()
+            self._resume_loop()
             if not self._stopped.wait(timeout):
                 self.loop.ask_stop(Stop(StopKind.TIMEOUT, 1, f"{timeout} s are over"))
                 self._stopped.wait(5.0)
@@ -304,7 +310,7 @@ class Machine(Hookable, Inspectable):
         """Start (unless the configuration says paused) and wait until the machine is over, however often it pauses."""
         self.prepare()
         if not self.config.paused:
-            self.loop.resume()
+            self._resume_loop()
         while self.loop.final is None:
             ending = self._ending
             # Never without a limit: Python runs signal handlers between waits, and one signal close behind another can
@@ -384,10 +390,12 @@ class Machine(Hookable, Inspectable):
 
     def reset(self) -> None:
         """As if the reset button was pressed."""
+        self._host_resets = True
         self.loop.ask_reset()
 
     def power_button(self) -> None:
         """As if the power button was pressed: the guest gets an ACPI event."""
+        self.tell("POWERDOWN")
         with self._lock:
             self.board.press_power_button()
 
@@ -412,6 +420,7 @@ class Machine(Hookable, Inspectable):
     def _end(self, stop: Stop) -> None:
         """End without waiting for anything that the guest could hold up."""
         self._ending = stop
+        self.tell_shutdown(stop)
         for chardev in self.chardevs:
             if isinstance(chardev, FdChardev):
                 chardev.abandon()
@@ -480,6 +489,7 @@ class Machine(Hookable, Inspectable):
         self._end(Stop(StopKind.FAILURE, 1, f"internal error: {type(error).__name__}: {error}", error=error))
 
     def _on_stop(self, stop: Stop) -> None:
+        self.tell_stop(stop)
         for monitor in self._monitors:
             monitor.stopped(stop)
         self._last_stop = stop

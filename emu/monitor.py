@@ -28,22 +28,27 @@ _EDITING = frozenset((0x09, 0x1B, 1, 2, 4, 5, 6, 7, 11, 12, 14, 16, 18, 19, 20, 
 class Monitor:
     """One prompt."""
 
-    def __init__(self, machine: Machine, chardev: Chardev, prompt_at_start: bool = False) -> None:
+    def __init__(self, machine: Machine, chardev: Chardev) -> None:
         self.session = Session(machine)
         self._chardev = chardev
         self._line = ""
         self._history: list[str] = []
         self._last_was_return = False
-        self._prompt_at_start = prompt_at_start
         self._editor: LineEditor | None = None
         self._closed = False
         chardev.on_input = self._input
         if isinstance(chardev, MuxEnd):
             chardev.on_focus = self._focused
+        else:
+            chardev.on_open = self._opened
 
-    def start(self) -> None:
-        if self._prompt_at_start:
-            self._focused()
+    def _opened(self) -> None:
+        """Somebody is there, perhaps somebody else than before."""
+        if self._editor is not None:
+            self._editor.close()
+            self._editor = None
+        self._line = ""
+        self._focused()
 
     def close(self) -> None:
         self._closed = True

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING
 from pyemu.expression import ExpressionError, evaluate
 from pyemu.memory import OutOfRange
 from pyemu.symbols import SymbolError
-from pyemu.until import A_LOOK
 
 if TYPE_CHECKING:
     from pyemu.machine import Machine
@@ -123,12 +122,5 @@ class Session:
     @contextmanager
     def stopped(self) -> Iterator[Machine]:
         """The machine, with its processor standing still for as long as the block lasts."""
-        machine = self.machine
-        was_running = machine.running
-        if was_running:
-            machine.pause(A_LOOK)
-        try:
-            yield machine
-        finally:
-            if was_running and machine.loop.final is None:
-                machine.resume()
+        with self.machine.standing():
+            yield self.machine

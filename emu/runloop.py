@@ -92,6 +92,7 @@ class RunLoop:
         self._target: tuple[int, Condition] | None = None  # instruction count at which to stop
         self.before_step: Callable[[], None] | None = None  # set: single steps, and this is called before each
         self.on_shutdown: Callable[[], None] = lambda: None  # before a triple fault's reset
+        self.on_over: Callable[[Stop], None] = lambda stop: None  # before `final` is set
         self.accelerator: Accelerator | None = None
         self.final: Stop | None = None  # set when the machine can't go on
         self._thread = threading.Thread(target=self._main, name="pyemu-vcpu0", daemon=True)
@@ -202,6 +203,11 @@ class RunLoop:
                 self._request = None
 
     @property
+    def thread_id(self) -> int | None:
+        """Of the host."""
+        return self._thread.native_id
+
+    @property
     def parked(self) -> bool:
         return self._parked
 
@@ -245,6 +251,7 @@ class RunLoop:
 
     def _over(self, stop: Stop) -> None:
         """Park for good."""
+        self.on_over(stop)
         self.final = stop
         self._on_stop(stop)
 

@@ -16,10 +16,10 @@ from pyemu.chardev import (
     FileChardev,
     Mux,
     Pty,
-    TcpChardev,
     check_spec,
     open_chardev,
 )
+from pyemu.chardev_socket import open_socket
 from pyemu.clock import RealTimeClock
 from pyemu.ioloop import IoLoop
 from pyemu.outside import Outside
@@ -55,7 +55,7 @@ def test_known_specifications(spec):
     check_spec(spec)
 
 
-@pytest.mark.parametrize("spec", ["", "vc", "file:", "mon:pty", "stdin", "unix:/tmp/x"])
+@pytest.mark.parametrize("spec", ["", "vc", "file:", "mon:pty", "stdin", "sctp:x"])
 def test_unknown_specifications(spec):
     with pytest.raises(ChardevError, match="known"):
         check_spec(spec)
@@ -193,7 +193,7 @@ def test_pty_both_ways(loop, capsys):
 
 
 def test_tcp_server_and_reconnection(loop):
-    chardev = TcpChardev("127.0.0.1", 0, server=True, wait=False)
+    chardev = open_socket("tcp:127.0.0.1:0,server,nowait")
     seen = bytearray()
     chardev.on_input = seen.extend
     chardev.start(loop)
@@ -243,7 +243,7 @@ def test_tcp_client(loop):
     peer.close()
     listener.close()
     with pytest.raises(ChardevError, match="refused"):
-        TcpChardev("127.0.0.1", chardev.port, server=False, wait=False)
+        open_socket(f"tcp:127.0.0.1:{chardev.port}")
 
 
 @pytest.mark.parametrize("spec", ["tcp:", "tcp:host", "tcp:host:port", "tcp:h:99999", "tcp:h:1,nonsense"])
@@ -303,3 +303,36 @@ def test_raw_terminal_leaves_others_alone():
     terminal.leave()
     os.close(read_end)
     os.close(write_end)
+
+
+def test_unix_server(loop, tmp_path):
+    path = tmp_path / "socket"
+    chardev = open_socket(f"unix:{path},server,nowait")
+    opened = []
+    chardev.on_open = lambda: opened.append(1)
+    chardev.start(loop)
+    for count in (1, 2):
+        with socket.socket(socket.AF_UNIX) as peer:
+            peer.connect(str(path))
+            wait_for(lambda count=count: len(opened) == count)
+            chardev.write(b"hi\n")
+            assert peer.recv(10) == b"hi\n"
+        wait_for(lambda: chardev._write_fd is None)
+    chardev.close()
+    assert not path.exists()
+
+
+def test_unix_client_and_stale_sockets(loop, tmp_path):
+    path = str(tmp_path / "socket")
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(path)
+    server = open_socket(f"unix:{path},server,nowait")
+    client = open_socket(f"unix:{path}")
+    client.close()
+    server.close()
+    with pytest.raises(ChardevError, match="No such file"):
+        open_socket(f"unix:{path}")
+    (tmp_path / "file").write_text("precious")
+    with pytest.raises(ChardevError, match="in use"):
+        open_socket(f"unix:{tmp_path / 'file'},server,nowait")
+    assert (tmp_path / "file").read_text() == "precious"

@@ -133,6 +133,7 @@ def test_a_terminal_that_the_guest_shares():
         assert process.wait(30) == 0
     finally:
         process.kill()
+        process.wait()
         os.close(main)
         os.close(terminal)
 
@@ -152,3 +153,4 @@ def test_a_socket(tmp_path):
                 assert process.wait(30) == 0
         finally:
             process.kill()
+            process.wait()
