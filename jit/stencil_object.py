@@ -19,8 +19,8 @@ STENCIL_TYPE = ir.FunctionType(VOID, [PTR, I64, I64, I64])
 
 # Holes: what the translator fills in. The order is the numbering that relocations use.
 HOLES = (
-    "reg", "rm", "op", "base", "index", "segment", "scale", "disp", "imm", "imm32", "imm64", "disp64", "rip", "next",
-    "count", "record", "resume", "tlb", "slot", "slot_next",
+    "reg", "rm", "op", "base", "index", "segment", "disp", "imm", "imm32", "imm64", "disp64", "rip", "next",
+    "count", "record", "resume", "tlb", "tlb_write", "tlb_addend", "slot", "slot_next",
     "slow", "cont", "exec", "leave", "unlinked", "proceed", "constants", "vvvv", "extent",
 )  # fmt: skip
 HOLE = {name: number for number, name in enumerate(HOLES)}

@@ -27,13 +27,14 @@ PROLOGUE, EXECUTE, UNLINKED, CHAIN, GOTO, GOTO32, STOP, PROCEED, INDIRECT_END, C
     )
 )
 E_BASE, E_INDEX, E_BASE_INDEX, E_CONSTANT, E_SEGMENT = (
-    _NUMBER[n] for n in ("ea_base", "ea_index", "ea_base_index", "ea_constant", "ea_segment")
+    _NUMBER[n] for n in ("ea_base", "ea_index1", "ea_base_index1", "ea_constant", "ea_segment")
 )
+# Of those with an index, these are the first of four: for the scales 1, 2, 4 and 8.
 E32 = _NUMBER["ea32_base"] - E_BASE  # from each of these to the one for 32-bit addresses
 (
-    H_REG, H_RM, H_OP, H_BASE, H_INDEX, H_SEGMENT, H_SCALE, H_DISP, H_IMM, H_IMM32, H_IMM64, H_DISP64, H_RIP, H_NEXT,
-    H_COUNT, H_RECORD, H_RESUME, H_TLB, H_SLOT, H_SLOT_NEXT, H_SLOW, H_CONT, H_EXEC, H_LEAVE, H_UNLINKED,
-    H_PROCEED, H_CONSTANTS, H_VVVV, H_EXTENT,
+    H_REG, H_RM, H_OP, H_BASE, H_INDEX, H_SEGMENT, H_DISP, H_IMM, H_IMM32, H_IMM64, H_DISP64, H_RIP, H_NEXT,
+    H_COUNT, H_RECORD, H_RESUME, H_TLB, H_TLB_WRITE, H_TLB_ADDEND, H_SLOT, H_SLOT_NEXT, H_SLOW, H_CONT, H_EXEC, H_LEAVE,
+    H_UNLINKED, H_PROCEED, H_CONSTANTS, H_VVVV, H_EXTENT,
 ) = HOLE.values()  # fmt: skip
 
 # Facts about a form.

@@ -13,11 +13,11 @@ handler. Not here: choosing and patching them (translator.py), what the stubs ju
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 
 import llvmlite.ir as ir
 
+from pyemu.cpu import tlb
 from pyemu.cpu.decode import record as rc
 from pyemu.cpu.ops import Form
 from pyemu.cpu.state import (
@@ -165,10 +165,16 @@ class StencilEmitter(Emitter):
         """Queue a write of a whole State word."""
         super().set_state(index, value)
 
-    def _tlb_entry(self, linear: ir.Value) -> ir.Value:
+    def _hit(self, linear: ir.Value, size: int, write: bool) -> tuple[ir.Value, ir.Value]:
         b = self.b
         at = b.and_(b.lshr(linear, I64(7)), I64((TLB_ENTRIES - 1) << 5))
-        return b.gep(self._at("tlb"), [at], source_etype=I8)
+        tag = b.load(b.gep(self._at("tlb_write" if write else "tlb"), [at], source_etype=I8), typ=I64)
+        # Of a load here LLVM would make two instructions. Nothing writes there meanwhile.
+        kind = ir.FunctionType(I64, [PTR, I64])
+        addend = b.asm(kind, "movq hole_tlb_addend($1,$2), $0", "=r,r,r", [self.s, at], False)
+        last = b.add(linear, I64(size - 1)) if size > 1 else linear
+        hit = b.icmp_unsigned("==", b.and_(last, I64(tlb.PAGE)), tag)
+        return hit, b.gep(b.inttoptr(addend, PTR), [linear], source_etype=I8)
 
     def load(self, linear: Value, width: int, access: int = 0) -> Value:
         if width & (width - 1) or width > 256 or self.stored:
@@ -395,18 +401,27 @@ def _prologue(e: Helper) -> None:
     b = e.b
     count = b.add(b.load(e._word_pointer(ICOUNT), typ=I64), e.hole("count"))
     e._slow_unless(b.icmp_unsigned("<=", count, b.load(e._word_pointer(ICOUNT_LIMIT), typ=I64)))
-    request = b.load_atomic(e._word_pointer(EXIT_REQUEST), "monotonic", 8, typ=I64)
+    request = b.load(e._word_pointer(EXIT_REQUEST), typ=I64)  # once a block: no need to say that others write it
     e._slow_unless(b.icmp_unsigned("==", request, I64(0)))
     b.store(count, e._word_pointer(ICOUNT))
 
 
-def _scaled(e: Helper) -> ir.Value:
-    return e.b.shl(e.slot_value("index"), e.b.and_(e.hole("scale"), I64(63)))
+def _address(registers: str, wide: bool) -> Callable[[Helper], None]:
+    """tmp = an effective address of 64 or 32 bits: a displacement and the registers that are named, the index with its
+    scale behind it. LLVM would take several instructions for what one LEA does."""
+    names = [name for name in ("base", "index") if name in registers]
+    scale = registers.partition("index")[2]
+    inside = ",".join((f"${names.index(n) + 1}" if n in names else "") for n in ("base", "index"))
+    text = f"lea hole_disp({inside}{',' + scale if scale else ''}), $0" if names else "mov $$hole_disp, $0"
+    if not wide:
+        text = text.replace("$0", "${0:k}")
 
+    def body(e: Helper) -> None:
+        words = [e.slot_value(name) for name in names]
+        kind = ir.FunctionType(I64, [I64] * len(words))
+        e.set_tmp(e.b.asm(kind, text, ",".join(["=r"] + ["r"] * len(words)), words, False))
 
-def _address32(e: Helper, *parts: ir.Value) -> None:
-    """tmp = the sum of some parts, as a 32-bit address."""
-    e.set_tmp(e.b.and_(functools.reduce(e.b.add, parts), I64(M32)))
+    return body
 
 
 def _segment32(e: Helper) -> None:
@@ -414,7 +429,7 @@ def _segment32(e: Helper) -> None:
     b = e.b
     reach = b.load(b.gep(e._at("segment"), [I64(8 * (SEG_REACH - SEG_BASE))], source_etype=I8), typ=I64)
     inside = b.icmp_unsigned("<", b.add(e.tmp, e.hole("extent")), reach)
-    _address32(e, e.tmp, e.slot_value("segment"))
+    e.set_tmp(b.and_(b.add(e.tmp, e.slot_value("segment")), I64(M32)))
     e._slow_unless(inside)
 
 
@@ -464,17 +479,14 @@ def _with(e: Helper, where: str, first: str, second: str | None = None) -> None:
     tail_call(e.b, code_hole(e.owner, where), [e.s, e.tmp, e.hole(first), second_value])
 
 
+ADDRESSES = ("base", *(f"{base}index{scale}" for base in ("", "base_") for scale in (1, 2, 4, 8)))
 HELPERS: dict[str, Callable[[Helper], None]] = {
     "prologue": _prologue,
-    "ea_base": lambda e: e.set_tmp(e.b.add(e.slot_value("base"), e.hole("disp"))),
-    "ea_index": lambda e: e.set_tmp(e.b.add(_scaled(e), e.hole("disp"))),
-    "ea_base_index": lambda e: e.set_tmp(e.b.add(e.b.add(e.slot_value("base"), _scaled(e)), e.hole("disp"))),
+    **{f"ea_{registers}": _address(registers, True) for registers in ADDRESSES},
     "ea_constant": lambda e: e.set_tmp(e.hole("disp64")),
     "ea_segment": lambda e: e.set_tmp(e.b.add(e.tmp, e.slot_value("segment"))),
-    "ea32_base": lambda e: _address32(e, e.slot_value("base"), e.hole("disp")),
-    "ea32_index": lambda e: _address32(e, _scaled(e), e.hole("disp")),
-    "ea32_base_index": lambda e: _address32(e, e.slot_value("base"), _scaled(e), e.hole("disp")),
-    "ea32_constant": lambda e: _address32(e, e.hole("disp")),
+    **{f"ea32_{registers}": _address(registers, False) for registers in ADDRESSES},
+    "ea32_constant": _address("", False),
     "ea32_segment": _segment32,
     "exec": lambda e: _with(e, "exec", "record", "resume"),
     "unlinked": lambda e: _with(e, "unlinked", "slot"),

@@ -10,6 +10,7 @@ from __future__ import annotations
 from pyemu.cpu import mode as md
 from pyemu.cpu.decode import record as rc
 from pyemu.cpu.state import CS, FS, M64, MMU, MODE, TLB, TLB_ENTRIES, TLB_ENTRY_WORDS, ZERO, State
+from pyemu.cpu.tlb import ADDEND, READ_TAG, WRITE_TAG
 from pyemu.jit import layout as ly
 from pyemu.jit.elf import R_32, R_32S, R_64
 from pyemu.jit.native import copy_bytes, host_tsc, peek16, peek32, peek64, poke32, poke64
@@ -54,12 +55,13 @@ from pyemu.jit.stencil_table import (
     H_RESUME,
     H_RIP,
     H_RM,
-    H_SCALE,
     H_SEGMENT,
     H_SLOT,
     H_SLOT_NEXT,
     H_SLOW,
     H_TLB,
+    H_TLB_ADDEND,
+    H_TLB_WRITE,
     H_UNLINKED,
     H_VVVV,
     JUMP,
@@ -156,7 +158,6 @@ def set_holes(s: State, record: int) -> int:
     hole(s, H_BASE, (address >> rc.BASE) & 0xFFFF)
     hole(s, H_INDEX, (address >> rc.INDEX_REG) & 0xFFFF)
     hole(s, H_SEGMENT, (address >> rc.SEGMENT_BASE) & 0xFFFF)
-    hole(s, H_SCALE, (address >> rc.SCALE) & 0xFFFF)
     hole(s, H_DISP, peek64(record + 8 * rc.DISP))
     hole(s, H_DISP64, peek64(record + 8 * rc.DISP))
     hole(s, H_IMM, immediate)
@@ -177,9 +178,10 @@ def address_stencil(s: State, record: int, info: int) -> int:
         return E_CONSTANT + narrow
     fields = peek64(record + 8 * rc.ADDRESS)
     index = (fields >> rc.INDEX_REG) & 0xFFFF
+    scale = (fields >> rc.SCALE) & 3
     if (fields >> rc.BASE) & 0xFFFF != ABSENT:
-        return (E_BASE if index == ABSENT else E_BASE_INDEX) + narrow
-    return (E_CONSTANT if index == ABSENT else E_INDEX) + narrow
+        return (E_BASE if index == ABSENT else E_BASE_INDEX + scale) + narrow
+    return (E_CONSTANT if index == ABSENT else E_INDEX + scale) + narrow
 
 
 def segment_stencil(s: State, record: int, info: int) -> int:
@@ -318,7 +320,10 @@ def translate(s: State, block: int) -> int:
     hole(s, H_UNLINKED, s[ly.THUNK_UNLINKED])
     hole(s, H_PROCEED, s[ly.THUNK_PROCEED])
     hole(s, H_CONSTANTS, s[ly.STENCILS])
-    hole(s, H_TLB, 8 * (TLB + s[MMU] * TLB_ENTRIES * TLB_ENTRY_WORDS))
+    table = TLB + s[MMU] * TLB_ENTRIES * TLB_ENTRY_WORDS
+    hole(s, H_TLB, 8 * (table + READ_TAG))
+    hole(s, H_TLB_WRITE, 8 * (table + WRITE_TAG))
+    hole(s, H_TLB_ADDEND, 8 * (table + ADDEND))
     hole(s, H_COUNT, count)
     hole(s, H_NEXT, peek64(block + 8 * ly.B_RIP))
     stop = cold(s, STOP)
