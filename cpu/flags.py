@@ -2,10 +2,9 @@
 
 CC_DST ("result"): ZF is result == 0; SF starts as its top bit; PF starts as even parity of its low byte. Results
 narrower
-than 64 bits are sign-extended. CC_SRC ("carry word"): CF, AF and OF at their places in RFLAGS (SDM 1, 3.4.3); its
-bits at
-the places of PF and SF invert them, so that any combination of flags can be written down: result 0 or 1, the rest in
-the word.
+than 64 bits are sign-extended. CC_SRC ("carry word"): CF and AF at their places in RFLAGS (SDM 1, 3.4.3), OF at
+CARRY_OF, which is where LAHF and SETO leave them; its bits at the places of PF and SF invert them, so that any
+combination of flags can be written down: result 0 or 1, the rest in the word.
 A writer stores two values, a reader needs one or two operations, and nobody has to know who wrote last.
 """
 
@@ -20,6 +19,8 @@ if TYPE_CHECKING:
     from pyemu.cpu.values import Value
 
 CF, PF, AF, ZF, SF, OF = 1 << 0, 1 << 2, 1 << 4, 1 << 6, 1 << 7, 1 << 11
+CARRY_OF = 1 << 8  # in the carry word
+OF_SHIFT = 3  # from there to OF
 TF, IF, DF, IOPL, NT, RF, VM, AC, VIF, VIP, ID = (
     1 << 8, 1 << 9, 1 << 10, 3 << 12, 1 << 14, 1 << 16, 1 << 17, 1 << 18, 1 << 19, 1 << 20, 1 << 21,
 )  # fmt: skip
@@ -36,7 +37,8 @@ def parity_even(value: int) -> int:
 def eflags(s: State) -> int:
     """RFLAGS, all of it. RF counts only for the instruction that it was set for."""
     result = s[CC_DST]
-    word = s[CC_SRC] & (CF | PF | AF | SF | OF)
+    word = s[CC_SRC] & (CF | PF | AF | SF)
+    word = word | (s[CC_SRC] & CARRY_OF) << OF_SHIFT
     word = word ^ (parity_even(result) << 2) ^ ((result >> 63) << 7)
     if result == 0:
         word = word | ZF
@@ -47,12 +49,13 @@ def eflags(s: State) -> int:
 
 def set_arithmetic(s: State, value: int) -> int:
     """Set the six arithmetic flags from an RFLAGS image."""
+    word = (value & (CF | PF | AF | SF)) | (value & OF) >> OF_SHIFT
     if value & ZF:
         s[CC_DST] = 0  # even parity, sign 0
-        s[CC_SRC] = (value & (CF | AF | OF | SF)) | ((value & PF) ^ PF)
+        s[CC_SRC] = word ^ PF
     else:
         s[CC_DST] = 1  # odd parity, sign 0
-        s[CC_SRC] = value & (CF | PF | AF | SF | OF)
+        s[CC_SRC] = word
     return 0
 
 
@@ -86,7 +89,7 @@ def condition(i: Instruction, code: int) -> Value:
     source = i.state(CC_SRC)
     match code >> 1:
         case 0:
-            value = source.bit(11)
+            value = source.bit(8)
         case 1:
             value = source.bit(0)
         case 2:
@@ -98,14 +101,15 @@ def condition(i: Instruction, code: int) -> Value:
         case 5:
             value = parity(i)
         case 6:
-            value = sign(i) ^ source.bit(11)
+            value = sign(i) ^ source.bit(8)
         case _:
-            value = (sign(i) ^ source.bit(11)) | i.state(CC_DST).eq(0)
+            value = (sign(i) ^ source.bit(8)) | i.state(CC_DST).eq(0)
     return ~value if code & 1 else value
 
 
 def image(i: Instruction) -> Value:
     """RFLAGS as 64 bits, all of it."""
-    result, word = i.state(CC_DST), i.state(CC_SRC) & (CF | AF | OF)
+    result, word = i.state(CC_DST), i.state(CC_SRC)
+    word = (word & (CF | AF)) | ((word & CARRY_OF) << OF_SHIFT)
     word = word | place(parity(i), PF) | place(result.eq(0), ZF) | place(sign(i), SF)
     return word | (i.state(FLAGS) & ~ARITHMETIC) | 2

@@ -353,9 +353,17 @@ class Instruction(Builder):
             cf = cf | (borrow & a.eq(b))
         self.flags_set(result, cf, ((a ^ b) & (a ^ result)).sign(), a ^ b ^ result)
 
+    def flags_increment(self, a: Value, result: Value) -> None:
+        """All but CF after result = a + 1."""
+        self.flags_set(result, self.cf(), (~a & result).sign(), a ^ result)
+
+    def flags_decrement(self, a: Value, result: Value) -> None:
+        """All but CF after result = a - 1."""
+        self.flags_set(result, self.cf(), (a & ~result).sign(), a ^ result)
+
     def flags_set(self, result: Value, cf: Value, of: Value, adjust: Value | None = None) -> None:
         """ZF SF PF from the result, CF and OF (width 1) as given, AF from bit 4 of `adjust` (0 if absent)."""
-        word = fl.place(cf, fl.CF) | fl.place(of, fl.OF)
+        word = fl.place(cf, fl.CF) | fl.place(of, fl.CARRY_OF)
         if adjust is not None:
             word = word | (adjust.resize(64) & fl.AF)
         self._result(result)
@@ -363,7 +371,7 @@ class Instruction(Builder):
 
     def flags_only(self, **bits: Value) -> None:
         """Replace the named flags (cf pf af zf sf of, width 1 each) and keep the others."""
-        masks = {"cf": fl.CF, "pf": fl.PF, "af": fl.AF, "zf": fl.ZF, "sf": fl.SF, "of": fl.OF}
+        masks = {"cf": fl.CF, "pf": fl.PF, "af": fl.AF, "zf": fl.ZF, "sf": fl.SF, "of": fl.CARRY_OF}
         if bits.keys() <= {"cf", "af", "of"}:
             word = self.state(CC_SRC)
             for name, bit in bits.items():
@@ -372,7 +380,7 @@ class Instruction(Builder):
             return
         now = {"cf": self.cf, "pf": self.pf, "af": self.af, "zf": self.zf, "sf": self.sf, "of": self.of}
         new = {name: bits[name] if name in bits else get() for name, get in now.items()}
-        word = fl.place(new["cf"], fl.CF) | fl.place(new["af"], fl.AF) | fl.place(new["of"], fl.OF)
+        word = fl.place(new["cf"], fl.CF) | fl.place(new["af"], fl.AF) | fl.place(new["of"], fl.CARRY_OF)
         word = word | fl.place(new["sf"], fl.SF) | (fl.place(new["pf"] ^ new["zf"], fl.PF))
         self.set_state(CC_DST, (~new["zf"]).zext(64))
         self.set_state(CC_SRC, word)
@@ -385,7 +393,7 @@ class Instruction(Builder):
         return self.state(CC_SRC).bit(4)
 
     def of(self) -> Value:
-        return self.state(CC_SRC).bit(11)
+        return self.state(CC_SRC).bit(8)
 
     def zf(self) -> Value:
         return self.state(CC_DST).eq(0)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from pyemu.cpu import debug, memory, mode, physical, ports, segments, tlb
 from pyemu.cpu.decode import record as rc
-from pyemu.cpu.flags import AF, CF, DF, OF
+from pyemu.cpu.flags import AF, CARRY_OF, CF, DF
 from pyemu.cpu.primitives import ram_copy, ram_fill
 from pyemu.cpu.state import (
     CC_DST,
@@ -96,7 +96,7 @@ def compare(s: State, a: int, b: int, size: int) -> int:
     if a < b:
         word = word | CF
     if (a ^ b) & (a ^ result) & sign:
-        word = word | OF
+        word = word | CARRY_OF
     s[CC_DST] = ((result ^ sign) - sign) & M64
     s[CC_SRC] = word
     return 0

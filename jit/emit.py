@@ -15,12 +15,13 @@ from collections.abc import Callable, Sequence
 
 import llvmlite.ir as ir
 
+from pyemu.cpu import flags as fl
 from pyemu.cpu import memory, rehearsal, segments, tlb, vector_memory
 from pyemu.cpu.decode import record as rc
 from pyemu.cpu.faults import raise_fault
 from pyemu.cpu.instruction import STACK_ACCESS
 from pyemu.cpu.ops import Form
-from pyemu.cpu.state import GPR, MMU, RIP, RSP, SS, STACK_MASK, TLB, TLB_ENTRIES, VALUE, VECTOR
+from pyemu.cpu.state import CC_SRC, GPR, MMU, RIP, RSP, SS, STACK_MASK, TLB, TLB_ENTRIES, VALUE, VECTOR
 from pyemu.cpu.values import Value
 from pyemu.jit.emit_float import ARITHMETIC, PREDICATE, FloatEmitter, integer
 from pyemu.jit.layout import FAULT, JUMPED, NEXT
@@ -224,6 +225,45 @@ class Emitter(FloatEmitter):
 
     def value(self, width: int = 64) -> Value:
         return self.state(VALUE, width)
+
+    # ---- flags: the host's, of the same operation ------------------------------------------------------------------
+    def flags_add(self, a: Value, b: Value, result: Value, carry: Value | None = None) -> None:
+        if carry is not None:
+            super().flags_add(a, b, result, carry)
+        else:
+            self._carry_word(result, self._host_flags("add", a, b))
+
+    def flags_sub(self, a: Value, b: Value, result: Value, borrow: Value | None = None) -> None:
+        if borrow is not None:
+            super().flags_sub(a, b, result, borrow)
+        else:
+            self._carry_word(result, self._host_flags("cmp", a, b))
+
+    def flags_increment(self, a: Value, result: Value) -> None:
+        self._carry_word(result, self._host_flags("add", a, self.const(1, a.width)), keep=fl.CF)
+
+    def flags_decrement(self, a: Value, result: Value) -> None:
+        self._carry_word(result, self._host_flags("cmp", a, self.const(1, a.width)), keep=fl.CF)
+
+    def _carry_word(self, result: Value, flags: Value, keep: int = 0) -> None:
+        word = flags & ((fl.CF | fl.AF | fl.CARRY_OF) & ~keep)
+        self._result(result)
+        self.set_state(CC_SRC, word | (self.state(CC_SRC) & keep) if keep else word)
+
+    def _host_flags(self, operation: str, a: Value, b: Value) -> Value:
+        """LAHF's byte, with OF above it, after an operation of two instructions' operands; other bits mean nothing."""
+        suffix, part = {8: ("b", "b"), 16: ("w", "w"), 32: ("l", "k"), 64: ("q", "q")}[a.width]
+        tail, operands, kind = "lahf; seto %al; rolw $$8, %ax", [a.payload, b.payload], integer(a.width)
+        if operation == "cmp":
+            lines = f"cmp{suffix} ${{2:{part}}}, ${{1:{part}}}; {tail}"
+            call = word = self.b.asm(ir.FunctionType(I64, [kind, kind]), lines, "={ax},r,r,~{flags}", operands, False)
+        else:  # its second result is the sum, of which LLVM has one of its own
+            lines = f"{operation}{suffix} ${{3:{part}}}, ${{1:{part}}}; {tail}"
+            pair = ir.FunctionType(ir.LiteralStructType([I64, kind]), [kind, kind])
+            call = self.b.asm(pair, lines, "={ax},=r,1,r,~{flags}", operands, False)
+            word = self.b.extract_value(call, 0)
+        call.attributes.add("readnone")
+        return Value(self, word, 64)
 
     # ---- memory: the hit on plain RAM is inline, everything else is mechanism ----------------------------------
     def _segment_access(self) -> ir.Value:

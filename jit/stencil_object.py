@@ -53,7 +53,9 @@ def hole(owner: ModuleCompiler, b: ir.IRBuilder, name: str) -> ir.Value:
     """The value of a hole: ptrtoint of its symbol. One of 64 bits is loaded by hand, because LLVM takes any symbol to
     fit the 32-bit immediate of a store (small code model)."""
     if _RANGE.get(name) == _ANY:
-        return b.asm(ir.FunctionType(I64, []), f"movabsq $$hole_{name}, $0", "=r", [], False)
+        value = b.asm(ir.FunctionType(I64, []), f"movabsq $$hole_{name}, $0", "=r", [], False)
+        value.attributes.add("readnone")
+        return value
     symbol = owner.module.globals.get(f"hole_{name}") or ir.GlobalVariable(owner.module, I8, f"hole_{name}")
     return b.ptrtoint(symbol, I64)
 

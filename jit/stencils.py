@@ -172,6 +172,7 @@ class StencilEmitter(Emitter):
         # Of a load here LLVM would make two instructions. Nothing writes there meanwhile.
         kind = ir.FunctionType(I64, [PTR, I64])
         addend = b.asm(kind, "movq hole_tlb_addend($1,$2), $0", "=r,r,r", [self.s, at], False)
+        addend.attributes.add("readonly")
         last = b.add(linear, I64(size - 1)) if size > 1 else linear
         hit = b.icmp_unsigned("==", b.and_(last, I64(tlb.PAGE)), tag)
         return hit, b.gep(b.inttoptr(addend, PTR), [linear], source_etype=I8)
@@ -420,6 +421,7 @@ def _address(registers: str, wide: bool) -> Callable[[Helper], None]:
         words = [e.slot_value(name) for name in names]
         kind = ir.FunctionType(I64, [I64] * len(words))
         e.set_tmp(e.b.asm(kind, text, ",".join(["=r"] + ["r"] * len(words)), words, False))
+        e.tmp.attributes.add("readnone")
 
     return body
 

@@ -126,7 +126,7 @@ def inc(i: Instruction, dst: Operand) -> None:
     a, write = i.modify(dst)
     result = a + 1
     write(result)
-    i.flags_set(result, i.cf(), (~a & result).sign(), a ^ result)
+    i.flags_increment(a, result)
 
 
 @op("FE /1", "Eb", flags="m", lock=True)
@@ -136,7 +136,7 @@ def dec(i: Instruction, dst: Operand) -> None:
     a, write = i.modify(dst)
     result = a - 1
     write(result)
-    i.flags_set(result, i.cf(), (a & ~result).sign(), a ^ result)
+    i.flags_decrement(a, result)
 
 
 @op("F6 /3", "Eb", flags="w", lock=True)
@@ -221,7 +221,7 @@ def cmpxchg16b(i: Instruction, dst: Operand) -> None:
 # ---- decimal adjustment (not in 64-bit mode) -----------------------------------------------------------------
 def _decimal_flags(i: Instruction, result: Value, cf: Value, af: Value, of: Value) -> None:
     i.set_state(CC_DST, result.sext(64))
-    i.set_state(CC_SRC, fl.place(cf, fl.CF) | fl.place(af, fl.AF) | fl.place(of, fl.OF))
+    i.set_state(CC_SRC, fl.place(cf, fl.CF) | fl.place(af, fl.AF) | fl.place(of, fl.CARRY_OF))
 
 
 def _decimal_correction(i: Instruction, al: Value) -> tuple[Value, Value, Value]:

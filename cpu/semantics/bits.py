@@ -94,7 +94,7 @@ def _count(i: Instruction, dst: Operand, source: Value, count: Value) -> None:
     i.write(dst, count)
     i.set_state(CC_DST, count.ne(0).zext(64))  # as for POPCNT
     carry = fl.place(source.eq(0), fl.CF) | fl.place(count.eq(0), fl.PF)
-    i.set_state(CC_SRC, carry | (i.state(CC_SRC) & fl.OF))
+    i.set_state(CC_SRC, carry | (i.state(CC_SRC) & fl.CARRY_OF))
 
 
 @op("F3 0F BD /r", "Gv,Ev", flags="m", undefined="OSAP", feature="abm", prefix_ignored=True)

@@ -26,7 +26,7 @@ def _shift_flags(i: Instruction, count: Value, result: Value, cf: Value, of: Val
     """All flags after a shift, unless the count is 0."""
     changed = count.ne(0)
     i.set_state(CC_DST, changed.select(result.sext(64), i.state(CC_DST)))
-    i.set_state(CC_SRC, changed.select(fl.place(cf, fl.CF) | fl.place(of, fl.OF) | fl.AF, i.state(CC_SRC)))
+    i.set_state(CC_SRC, changed.select(fl.place(cf, fl.CF) | fl.place(of, fl.CARRY_OF) | fl.AF, i.state(CC_SRC)))
 
 
 def _top_two_differ(value: Value) -> Value:
