@@ -26,6 +26,7 @@ from pyemu.cpu.ops import Form, build_table
 from pyemu.cpu.state import (
     CPL,
     CS,
+    EXIT_REQUEST,
     FAULT_CR2,
     FAULT_ERROR,
     FAULT_VECTOR,
@@ -36,6 +37,8 @@ from pyemu.cpu.state import (
     HOOK_EVENTS,
     HOOK_RANGE_COUNT,
     HOOK_WATCH_COUNT,
+    ICOUNT,
+    ICOUNT_LIMIT,
     IDT_LIMIT,
     LDT_LIMIT,
     M64,
@@ -58,6 +61,7 @@ if TYPE_CHECKING:
     from pyemu.machine import Machine
 
 _RAISERS = ("raise_fault", "raise_page_fault", "raise_debug")
+ITERATIONS = 64  # of a repeated string instruction: the guest may ask for any number
 _SEGMENTS = ("es", "cs", "ss", "ds", "fs", "gs")
 
 
@@ -98,6 +102,7 @@ class Outcome:
     raised: list[Raised] = field(default_factory=list)
     accesses: list[Access] = field(default_factory=list)
     device: str = ""  # set if it came to one
+    written: dict[int, int] = field(default_factory=dict)  # bytes by physical address
 
     @property
     def fault(self) -> Raised | None:
@@ -200,9 +205,10 @@ class DryRun:
         s = self.state
         if rip is not None:
             s[RIP] = rip
-        s[STEPPING] = s[PENDING_DEBUG] = 0
+        s[STEPPING] = s[PENDING_DEBUG] = s[EXIT_REQUEST] = 0
+        s[ICOUNT_LIMIT] = s[ICOUNT] + ITERATIONS
         back_end = s.definition = _Noting(s)
-        outcome = Outcome(s, raised=s.raised, accesses=back_end.accesses)
+        outcome = Outcome(s, raised=s.raised, accesses=back_end.accesses, written=self.memory.written)
         try:
             words = self._fetch()
             if words is not None:

@@ -14,7 +14,7 @@ from pyemu.cpu.flags import eflags
 from pyemu.cpu.ops import Form
 from pyemu.cpu.sentences import FLAG_NAMES, Meaning, meaning, state_name
 from pyemu.cpu.state import CS, FLAGS, GPR, LAYOUT, RIP, SEG_BASE, VEC, State
-from pyemu.dry_run import DryRun, Outcome
+from pyemu.dry_run import ITERATIONS, DryRun, Outcome
 from pyemu.explanation import Explanation, Table
 from pyemu.memory import OutOfRange
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pyemu.machine import Machine
 
 _GPR = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", *(f"r{n}" for n in range(8, 16)))
+_RUNS_SHOWN, _BYTES_SHOWN = 16, 16
 _M64 = 0xFFFF_FFFF_FFFF_FFFF
 # Fields of the state that are no registers of the processor.
 _FIRST, _LAST = LAYOUT["seg_sel"].index, LAYOUT["opmask"].index + LAYOUT["opmask"].count
@@ -48,6 +49,8 @@ def explain_instruction(machine: Machine, rip: int | None = None) -> Explanation
     changed, written = _changes(s, outcome.state), _memory(machine, outcome)
     fault = _fault(machine, outcome, means)
     now = f"now it would raise {fault.subject}" if fault is not None else ""
+    if _goes_on(outcome, rip):
+        now = f"what it changes is shown after {ITERATIONS} iterations; there are more"
     if outcome.device:
         now = f"it goes to a device ({outcome.device}), which is not asked: what it would change is not shown"
     rows = (
@@ -69,8 +72,14 @@ def explain_instruction(machine: Machine, rip: int | None = None) -> Explanation
         tables.append(Table("memory", ("where", "before", "", "after"), written))
     tables.append(Table("row of the opcode table", ("field", "value"), rows))
     doc = " ".join((outcome.form.row.function.__doc__ or "").split())
-    summary = f"{text}  means  {means.text}" + (f". {doc}" if doc else "") + (f". {now}" if now else "")
+    summary = f"{text}  means  {means.text}" + (f". {doc.rstrip('.')}" if doc else "") + (f". {now}" if now else "")
     return Explanation(subject, summary, tuple(tables), data, (fault,) if fault is not None else ())
+
+
+def _goes_on(outcome: Outcome, rip: int) -> bool:
+    """A repeated string instruction that isn't done."""
+    form = outcome.form
+    return form is not None and form.row.rep and not outcome.raised and outcome.state[RIP] == rip
 
 
 def _not_decoded(machine: Machine, subject: str, text: str, outcome: Outcome) -> Explanation:
@@ -149,7 +158,7 @@ def _number(s: State, word: int, size: int) -> int:
 
 
 def _memory(machine: Machine, outcome: Outcome) -> tuple[tuple[str, ...], ...]:
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for access in outcome.accesses:
         where = f"mem{access.width}[{access.linear:#x}] {machine.symbols.describe(access.linear)}".rstrip()
         if access.before is None:
@@ -161,4 +170,21 @@ def _memory(machine: Machine, outcome: Outcome) -> tuple[tuple[str, ...], ...]:
         else:
             rows = [row for row in rows if row[0] != where]
             rows.append((where, before, "->", f"{access.after:#x}"))
+    if not any(access.after is not None for access in outcome.accesses):
+        rows += _written(outcome.written)  # by mechanism: a string instruction, a far transfer
     return tuple(rows)
+
+
+def _written(written: dict[int, int]) -> list[tuple[str, ...]]:
+    """Runs of bytes, by physical address."""
+    runs: list[tuple[int, bytearray]] = []
+    for address in sorted(written):
+        if runs and runs[-1][0] + len(runs[-1][1]) == address:
+            runs[-1][1].append(written[address])
+        else:
+            runs.append((address, bytearray((written[address],))))
+    rows: list[tuple[str, ...]] = []
+    for address, data in runs[:_RUNS_SHOWN]:
+        more = f" ... ({len(data)} bytes)" if len(data) > _BYTES_SHOWN else ""
+        rows.append((f"physical {address:#x}", "", "->", data[:_BYTES_SHOWN].hex(" ") + more))
+    return rows

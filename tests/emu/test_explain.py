@@ -14,14 +14,18 @@ from pyemu.cpu.state import (
     CR4,
     CS,
     EFER,
+    ES,
     FLAGS,
     GDT_BASE,
     GDT_LIMIT,
+    GPR,
+    ICOUNT_LIMIT,
     IDT_BASE,
     IDT_LIMIT,
     PDPTE,
     PKRU,
     SEG_ATTR,
+    SEG_LIMIT,
     SEG_SEL,
     TR_ATTR,
     TR_BASE,
@@ -267,3 +271,44 @@ def test_instructions_of_devices_are_not_executed(build):
     machine.regs.rip = 0xFFFF
     machine.state[CS + SEG_SEL] = 0
     machine.explain()
+
+
+def test_a_repetition_without_end_is_cut_short(build):
+    machine = build()
+    protected(machine)
+    s = machine.state
+    s[ICOUNT_LIMIT], s[SEG_LIMIT + ES], s[SEG_ATTR + ES] = 1 << 62, 0xFFFFFFFF, 0xC093
+    md.update(s)
+    machine.memory.write(0x7C00, b"\xf3\xab")  # rep stosd
+    machine.regs.rcx, machine.regs.rdi, machine.regs.rax = 0xFFFFFFFF, 0x10000, 0x11223344
+    before = machine.memory.read(0x10000, 16)
+    found = machine.explain()
+    assert "after 64 iterations" in found.summary
+    assert found.data["changes"]["rdi"]["after"] == 0x10000 + 4 * 64
+    assert "until rcx = 0" in found.summary
+    assert "44 33 22 11 44 33 22 11 44 33 22 11 44 33 22 11 ... (256 bytes)" in found.text
+    assert machine.memory.read(0x10000, 16) == before
+    machine.regs.rcx = 2
+    assert "64 iterations" not in machine.explain().summary
+
+
+def test_random_instructions_and_questions(build):
+    """Nothing that a guest can arrange raises an exception here."""
+    machine = build()
+    s, rng = machine.state, random.Random(5)
+    prefixes = (b"", b"\x0f", b"\x0f\x38", b"\x66\x0f", b"\xf3\x0f", b"\xc5\xf8", b"\xd8", b"\xdf", b"\xf0", b"\xf3")
+    for n in range(600):
+        machine.memory.write(0x7C00, rng.choice(prefixes) + rng.randbytes(12))
+        mode = rng.choice((0, 1, 2))
+        s[CR0], s[EFER], s[CR4] = rng.choice((0, 1, 0x11)) | (mode == 2), 0x500 * (mode == 2), rng.choice((0, 0x40620))
+        s[SEG_ATTR + CS] = (0x9B, 0xC09B, 0xA09B)[mode]
+        s[CPL] = rng.choice((0, 3))
+        for k in range(16):
+            s[GPR + k] = rng.choice((rng.getrandbits(64), rng.randrange(1 << 20)))
+        md.update(s)
+        questions = ["$rip"]
+        if n % 20 == 0:
+            questions += [f"address {rng.getrandbits(64)}", f"selector {rng.getrandbits(16)}", f"gate {n % 256}", "tss"]
+        for question in questions:
+            found = machine.explain(question)
+            assert found.text and found.as_dict() and found._repr_html_()
