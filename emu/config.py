@@ -82,6 +82,7 @@ class MachineConfig:
     name: str = ""
     log_items: frozenset[str] = field(default_factory=frozenset)
     log_file: str | None = None
+    coverage: str | None = None  # where to write the blocks that were executed, as drcov
     gdb: str | None = None  # where gdb can connect, as for -gdb
     qmp: tuple[str, ...] = ()  # character devices with QMP, as for -qmp
     symbols: tuple[str, ...] = ()  # files with symbols of the guest's programs
@@ -127,6 +128,8 @@ class MachineConfig:
     def _check_chardevs(self) -> None:
         from pyemu.chardev import ChardevError, check_spec
 
+        if self.coverage is not None and self.accelerator == "reference":
+            raise ConfigError("-coverage needs -accel jit or interp")
         if self.gdb is not None:
             from pyemu.gdbserver.server import parse_place
 

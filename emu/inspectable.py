@@ -5,12 +5,14 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from pyemu.cpu.state import ICOUNT, State
+from pyemu.cpu.state import ICOUNT, M64, State
 from pyemu.log import Log
 from pyemu.symbols import Symbols
 
 if TYPE_CHECKING:
     from pyemu.backtrace import Frame
+    from pyemu.coverage import Coverage
+    from pyemu.execution_trace import Trace
     from pyemu.explanation import Explanation
     from pyemu.hostcpu import HostCpu
     from pyemu.machine import Machine
@@ -48,6 +50,23 @@ class Inspectable:
         from pyemu.backtrace import backtrace
 
         return backtrace(self)
+
+    def coverage(self: Machine, edges: bool = False) -> Coverage:  # type: ignore[misc]
+        """Record from now on which blocks are executed, and which jumps between them if `edges`."""
+        from pyemu.coverage import Coverage
+
+        self.prepare()
+        recording = Coverage(self.state, self.accelerator, self.loop.exclusive, edges)
+        self.host.on_coverage_full = recording.drain
+        return recording
+
+    def trace(  # type: ignore[misc]
+        self: Machine, path: str, begin: int = 0, end: int = M64 + 1, memory: bool = True
+    ) -> Trace:
+        """Write each instruction from now on, at linear addresses from `begin` to `end`, into an SQLite file."""
+        from pyemu.execution_trace import Trace
+
+        return Trace(self, path, begin, end, memory)
 
     def inject_nmi(self) -> None:
         """A non-maskable interrupt, as from a button."""

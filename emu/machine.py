@@ -42,7 +42,7 @@ from pyemu.log import Log
 from pyemu.memory import GuestRam
 from pyemu.monitor import Monitor
 from pyemu.outside import Outside
-from pyemu.registers import Registers
+from pyemu.registers import Registers, linear_rip
 from pyemu.runloop import RunLoop
 from pyemu.serialport import SerialPort
 from pyemu.symbols import Symbols
@@ -51,6 +51,7 @@ from pyemu.until import RESUMABLE, Address, Condition, GuestTime, SerialText, St
 from pyemu.virtual import read_virtual, translate, write_virtual
 
 if TYPE_CHECKING:
+    from pyemu.coverage import Coverage
     from pyemu.gdbserver.server import GdbServer
 
 _PATIENCE_S = 0.7  # how long a vCPU may take to notice that it shall end
@@ -108,6 +109,7 @@ class Machine(Hookable, Inspectable, Events):
                 self.ram.add_rom(address, data, "rom")
         self.symbols = Symbols(self.state, self.ram.pieces)
         self.gdb: GdbServer | None = None
+        self._coverage: Coverage | None = None  # the one that is saved at the end
         self.chardevs: list[Chardev] = []
         self.chardev_names: dict[str, str] = {}  # by label, what was asked for
         self._monitors: list[Monitor] = []
@@ -272,6 +274,8 @@ class Machine(Hookable, Inspectable, Events):
         self.loop.start(accelerator, self.config.reboot)
         if self.gdb is not None:
             self.gdb.start()
+        if self.config.coverage is not None:
+            self._coverage = self.coverage()
 
     def run(self, until: Until | None = None, *, timeout: float | None = None) -> Stop:
         """Run until the guest ends, a condition comes true, or `timeout` host seconds are over.
@@ -337,7 +341,8 @@ class Machine(Hookable, Inspectable, Events):
 
             return cancel
         if isinstance(condition, Address):
-            self.hooks.here_is_passed()
+            if condition.rip == linear_rip(self.state):
+                self.hooks.here_is_passed()
             stop = Stop(StopKind.CONDITION, condition=condition)
             hook = self.hooks.add(Breakpoint(self.hooks, condition.rip, None, None, stop=stop))
             return lambda: self.hooks.remove(hook)
@@ -516,6 +521,8 @@ class Machine(Hookable, Inspectable, Events):
         ended = True
         try:
             ended = self.loop.end()
+            if self._coverage is not None and self.config.coverage is not None and ended:
+                self._coverage.save_drcov(self.config.coverage)
         finally:
             if self.gdb is not None:
                 self.gdb.close()

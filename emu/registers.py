@@ -43,10 +43,10 @@ from pyemu.cpu.state import (
     State,
 )
 
-_GPR = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", *(f"r{n}" for n in range(8, 16)))
+GPR_NAMES = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", *(f"r{n}" for n in range(8, 16)))
 _SEGMENTS = ("es", "cs", "ss", "ds", "fs", "gs")
 WORDS: dict[str, int] = {
-    **{name: GPR + i for i, name in enumerate(_GPR)},
+    **{name: GPR + i for i, name in enumerate(GPR_NAMES)},
     **{name: SEG_SEL + i for i, name in enumerate(_SEGMENTS)},
     **{f"{name}_base": SEG_BASE + i for i, name in enumerate(_SEGMENTS)},
     "rip": RIP, "cr0": CR0, "cr2": CR2, "cr3": CR3, "cr4": CR4, "efer": EFER, "cpl": CPL,
@@ -54,7 +54,7 @@ WORDS: dict[str, int] = {
     "mxcsr": MXCSR, "dr6": DR + 6, "dr7": DR + 7,
 }  # fmt: skip
 # Selectors, privilege and mode bits are consequences of others: changing one alone would make an impossible state.
-_WRITABLE = {*_GPR, "rip", "cr2", "mxcsr", "rflags"}
+_WRITABLE = {*GPR_NAMES, "rip", "cr2", "mxcsr", "rflags"}
 
 _ATTR_L, _ATTR_DB = 1 << 13, 1 << 14
 _EFER_LMA = 1 << 10
@@ -99,6 +99,13 @@ class Registers:
         return {name: self[name] for name in [*WORDS, "rflags"]}
 
 
+def linear_rip(s: State) -> int:
+    """Where the next instruction is: CS.base + IP outside 64-bit mode."""
+    if bits(s) == 64:
+        return int(s[RIP])
+    return int((s[RIP] + s[SEG_BASE + CS]) & 0xFFFF_FFFF)
+
+
 def bits(s: State) -> int:
     """16, 32 or 64: how the code at CS:RIP is decoded."""
     attributes = s[SEG_ATTR + CS]
@@ -116,7 +123,7 @@ def dump(s: State, vectors: bool = True) -> str:
     """All of it, as text."""
     lines = []
     names = ("RAX", "RBX", "RCX", "RDX", "RSI", "RDI", "RBP", "RSP")
-    order = [(name, _GPR.index(name.lower())) for name in names] + [(f"R{n}".ljust(3), n) for n in range(8, 16)]
+    order = [(name, GPR_NAMES.index(name.lower())) for name in names] + [(f"R{n}".ljust(3), n) for n in range(8, 16)]
     for row in range(0, 16, 4):
         lines.append(" ".join(f"{name}={s[GPR + index]:016x}" for name, index in order[row : row + 4]))
     flags = eflags(s)

@@ -168,8 +168,7 @@ def build(s: State, phys: int, rip: int, linear: int) -> int:
     poke64(block + 8 * ly.B_HOOKED, 0)
     if s[HOOK_COUNT]:
         poke64(block + 8 * ly.B_HOOKED, hooks.flags(s, linear))
-    if s[ly.COVERAGE_NEXT]:
-        cover(s, linear, offset)
+    poke64(block + 8 * ly.B_COVERED, 0)
     for k in range(count):
         poke8(block + ly.B_SIZE + k * ly.RECORD_SIZE + 8 * rc.PACKED + ly.COUNT_SHIFT // 8, count)
     s[ly.ARENA_NEXT] = record
@@ -190,13 +189,14 @@ def build(s: State, phys: int, rip: int, linear: int) -> int:
     return block
 
 
-def cover(s: State, linear: int, length: int) -> int:
-    """Record a block, which is about to be executed for the first time. A full buffer is the caller's to empty."""
+def cover(s: State, block: int) -> int:
+    """Record a block that is about to be executed from its start, if that's the first time."""
     at = s[ly.COVERAGE_NEXT]
-    if at + ly.COVERAGE_ENTRY > s[ly.COVERAGE_END]:
-        return 0  # the caller has failed, and is about to say so
-    poke64(at, linear)
-    poke64(at + 8, length)
+    if peek64(block + 8 * ly.B_COVERED) or at + ly.COVERAGE_ENTRY > s[ly.COVERAGE_END]:
+        return 0  # (nobody has emptied the buffer: the caller has failed, and is about to say so)
+    poke64(block + 8 * ly.B_COVERED, 1)
+    poke64(at, linear_rip(s, s[RIP]))
+    poke64(at + 8, peek64(block + 8 * ly.B_BYTES))
     poke64(at + 16, s[CR3])
     s[ly.COVERAGE_NEXT] = at + ly.COVERAGE_ENTRY
     if at + 2 * ly.COVERAGE_ENTRY > s[ly.COVERAGE_END]:

@@ -32,10 +32,10 @@ THUNK_LEAVE = JIT + 20
 THUNK_UNLINKED = JIT + 21
 THUNK_PROCEED = JIT + 24
 JUMP_LOG_COUNT = JIT + 25  # 2 words: how long those lists are
-COVERAGE_NEXT = JIT + 26  # where the next block's coverage entry goes; 0: none is recorded
-COVERAGE_END = JIT + 27
-EDGE_MAP = JIT + 28  # host address of the map of edges, EDGE_MAP_SIZE counters; 0: translated code counts none
-EDGE_LAST = JIT + 29  # the block executed last, as its number halved
+COVERAGE_NEXT = JIT + 27  # where the next block's coverage entry goes; 0: none is recorded
+COVERAGE_END = JIT + 28
+EDGE_MAP = JIT + 29  # host address of the map of edges, EDGE_MAP_SIZE counters; 0: translated code counts none
+EDGE_LAST = JIT + 30  # the block executed last, as its number halved
 HOLE_VALUES = JIT + 32  # values of the holes of the instruction being translated, by hole number (stencils.HOLES)
 FORMS = JIT + 23  # host address of the form table (stencil_table.py)
 COLD_NEXT = JIT + 22  # stubs grow down from the end of the code cache; this is the lowest
@@ -49,9 +49,9 @@ HASH_SIZE = 1 << HASH_BITS
 # ---- a block: header words, then the records of its instructions ----------------------------------------------
 (
     B_RIP, B_PHYS, B_MODE, B_CS_BASE, B_COUNT, B_HASH_NEXT, B_CODE, B_PAGE_NEXT, B_PAGE2, B_PAGE2_NEXT, B_BYTES,
-    B_INCOMING, B_HOOKED, B_BODY,
-) = range(14)  # fmt: skip
-B_WORDS = 14
+    B_INCOMING, B_HOOKED, B_BODY, B_COVERED,
+) = range(15)  # fmt: skip
+B_WORDS = 15
 B_SIZE = 8 * B_WORDS
 DEAD = 0xFFFFFFFFFFFFFFFF  # B_RIP of an invalidated block
 RECORD_SIZE = 64

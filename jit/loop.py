@@ -162,6 +162,8 @@ def run(s: State) -> int:
                 return DEBUG
             if served == hooks.AGAIN:
                 continue
+        if s[ly.COVERAGE_NEXT]:
+            blocks.cover(s, block)
         if s[SHADOW] > s[ICOUNT]:
             interpret(s, block, 1)  # what waits for the end of the interrupt shadow comes right after this instruction
         elif mode & md.BREAKPOINTS and debug.covers(s, blocks.linear_rip(s, s[RIP]), peek64(block + 8 * ly.B_BYTES)):

@@ -62,6 +62,7 @@ from pyemu.cpu.state import (
     State,
 )
 from pyemu.registers import bits as code_bits
+from pyemu.registers import linear_rip
 
 # What a debugger may change of RFLAGS: all but RF, VM, VIF and VIP, which the processor's mode hangs on (SDM 1, 3.4.3).
 _FLAGS_WRITABLE = 0x24_7FD5
@@ -165,13 +166,6 @@ def _narrow(index: int) -> tuple[Get, Set]:
     return lambda s: s[index] & 0xFFFFFFFF, write
 
 
-def program_counter(s: State) -> int:
-    """What gdb calls the program counter: linear."""
-    if s[MODE] & mode.CODE64:
-        return int(s[RIP])
-    return int((s[RIP] + s[SEG_BASE + CS]) & 0xFFFFFFFF)
-
-
 def _set_program_counter(s: State, value: int) -> None:
     if s[MODE] & mode.CODE64:
         s[RIP] = value
@@ -258,7 +252,7 @@ def core(wide: bool) -> Feature:
     if wide:
         registers += [Register(f"r{n}", 64, "int64", *word(GPR + n)) for n in range(8, 16)]
     registers += [
-        Register("rip" if wide else "eip", 64 if wide else 32, "code_ptr", program_counter, _set_program_counter),
+        Register("rip" if wide else "eip", 64 if wide else 32, "code_ptr", linear_rip, _set_program_counter),
         Register("eflags", 32, "i386_eflags", lambda s: eflags(s) & 0xFFFFFFFF, _set_flags),
     ]
     registers += [Register(name, 32, "int32", *_selector(n)) for name, n in _SEGMENTS.items()]
