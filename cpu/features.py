@@ -52,7 +52,8 @@ FEATURES: dict[str, Bit] = {
     ),
     **_bits(
         7, 0, EDX,
-        "2:avx512-4vnniw 3:avx512-4fmaps 4:fsrm 26:spec-ctrl 27:stibp 29:arch-capabilities 30:core-capability 31:ssbd",
+        "2:avx512-4vnniw 3:avx512-4fmaps 4:fsrm 26:spec-ctrl 27:stibp 28:flush-l1d 29:arch-capabilities"
+        " 30:core-capability 31:ssbd",
     ),
     **_bits(7, 1, EAX, "4:avx-vnni 5:avx512-bf16"),
     **_bits(0xD, 1, EAX, "0:xsaveopt 1:xsavec 2:xgetbv1 3:xsaves"),
@@ -66,9 +67,13 @@ FEATURES: dict[str, Bit] = {
     ),
     **_bits(0x80000007, 0, EDX, "8:invtsc"),
     **_bits(
-        0x80000008, 0, EBX, "0:clzero 2:xsaveerptr 9:wbnoinvd 12:ibpb 14:ibrs 15:amd-stibp 24:amd-ssbd"
+        0x80000008, 0, EBX,
+        "0:clzero 2:xsaveerptr 9:wbnoinvd 12:ibpb 14:ibrs 15:amd-stibp 17:stibp-always-on 24:amd-ssbd 28:amd-psfd",
     ),
-    **_bits(0x8000000A, 0, EDX, "0:npt 3:nrip-save 28:svme-addr-chk"),
+    **_bits(0x8000000A, 0, EDX, "0:npt 3:nrip-save 25:vnmi 28:svme-addr-chk"),
+    **_bits(
+        0x80000021, 0, EAX, "0:no-nested-data-bp 2:lfence-always-serializing 6:null-sel-clr-base 8:auto-ibrs"
+    ),
 }  # fmt: skip
 # Other names that QEMU's users write; the first four are QEMU's own.
 ALIASES = {"sse3": "pni", "pclmuldq": "pclmulqdq", "ffxsr": "fxsr-opt", "xd": "nx", "lzcnt": "abm", "sha": "sha-ni"}
@@ -81,7 +86,8 @@ IMPLEMENTED = frozenset(
     # further instructions of general registers, and system features
     " abm adx clflushopt cldemote clwb fsrm rdpid rdrand rdseed umip wbnoinvd la57 pku bmi1 bmi2"
     # vectors
-    " avx avx2 fma f16c aes pclmulqdq sha-ni gfni vaes vpclmulqdq".split()
+    " avx avx2 fma f16c aes pclmulqdq sha-ni gfni vaes vpclmulqdq avx512f avx512cd avx512bw avx512dq avx512vl"
+    " avx512ifma avx512vbmi avx512vbmi2 avx512vnni avx512bitalg avx512-vpopcntdq".split()
 )
 
 # What a feature can't be without; those that everything needs are left out.

@@ -238,14 +238,18 @@ class Instruction(Builder):
         """EVEX.z, width 1."""
         return (self.record_field(rc.PACKED, rc.RFLAGS_SHIFT, 8) & rc.ZEROING).ne(0)
 
+    def unless_zeroing(self, value: Value) -> Value:
+        """A value that EVEX.z makes 0."""
+        return self.zeroing().select(0, value)
+
     def merge(self, dst: Operand, value: Value, mask: Value | None = None) -> Value:
         """The elements that the mask (of the instruction, if none is given) selects from `value`, the others from the
         destination, or zero; what is above the elements as it is."""
-        lane, count = self.form.row.element, self.form.elements if self.masked else 0
-        if not lane or self.form.row.masking == "K":
+        if not self.masked or self.form.row.masking == "K":
             return value
+        lane, count = self.form.row.element, self.form.elements
         pick: Callable[[Value, Value, Value], Value] = lambda new, kept, m: m.select(new, kept)  # noqa: E731
-        old = self.zeroing().select(0, self.register(self.field(dst), lane * count))
+        old = self.unless_zeroing(self.register(self.field(dst), lane * count))
         low = self.map(lane, pick, value.trunc(lane * count), old, mask or self.mask(count))
         if not self.form.scalar:
             return low.zext(value.width)

@@ -77,7 +77,6 @@ WORDS = {
     "xsavec": "the state that edx:eax and XCR0 select, as far as it is in use, goes to the area at {0}, compacted",
     "xsaveopt": "the state that edx:eax and XCR0 select, as far as it is in use, goes to the area at {0}",
     "xrstor": "the state that edx:eax and XCR0 select comes from the area at {0}",
-    "zero": "the vector registers become 0 from word {0} of each on",
     # x87
     "initialise": "the x87 unit gets its initial state",
     "fnstenv": "the x87 environment goes to {0}; all exceptions are masked afterwards",

@@ -1,6 +1,6 @@
 """The CPU models that -cpu can name: QEMU's, with identity and features as QEMU 7.2 defines them.
 
-    MODELS, model(name)   a model, also by QEMU's versioned name `Haswell-v1`; KeyError if there is none
+    MODELS, model(name)   a model, also by QEMU's versioned names `Haswell-v1`, `Haswell-v2`; KeyError if there is none
 
 A model lists what QEMU's announces, implemented here or not; cpuid.configure() is given what is left of it. `max` and
 `host` have every implemented feature (the machine cuts `host` to what the host has). `qemu64` has beyond QEMU's the
@@ -11,6 +11,7 @@ TSC-deadline timer and the invariant TSC, since guests calibrate less with them.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from pyemu.cpu.features import IMPLEMENTED
 
@@ -55,11 +56,12 @@ def _model(
     _MODELS[name] = Model(name, vendor, family, model, stepping, brand, level, frozenset(features))
 
 
-def _alike(name: str, like: str, changes: str, stepping: int = -1, brand: str = "") -> None:
+def _alike(name: str, like: str, changes: str, stepping: int = -1, brand: str = "", model: int = -1) -> None:
     """A model that differs little from another one."""
     of = _MODELS[like]
     stepping = of.stepping if stepping < 0 else stepping
-    _model(name, of.vendor, of.family, of.model, stepping, brand or of.brand, of.level, like, changes)
+    model = of.model if model < 0 else model
+    _model(name, of.vendor, of.family, model, stepping, brand or of.brand, of.level, like, changes)
 
 
 _EVERYTHING = " ".join(f"+{name}" for name in sorted(IMPLEMENTED))
@@ -166,9 +168,15 @@ _model(
     "EPYC-Milan", AMD, 25, 1, 1, "AMD EPYC-Milan Processor", 13, "EPYC-Rome",
     "+amd-ssbd +erms +fsrm +ibrs +invpcid +pcid +pku +svme-addr-chk",
 )  # fmt: skip
+_model(
+    "EPYC-Genoa", AMD, 25, 17, 0, "AMD EPYC-Genoa Processor", 13, "EPYC-Milan",
+    "+avx512f +avx512bw +avx512cd +avx512dq +avx512vl +avx512ifma +avx512vbmi +avx512vbmi2 +avx512vnni +avx512bitalg"
+    " +avx512-vpopcntdq +avx512-bf16 +gfni +vaes +vpclmulqdq +la57 +stibp-always-on +amd-psfd +flush-l1d +vnmi"
+    " +no-nested-data-bp +lfence-always-serializing +null-sel-clr-base +auto-ibrs",
+)  # fmt: skip
 _model("Dhyana", HYGON, 24, 0, 1, "Hygon Dhyana Processor", 13, "EPYC", "+ibpb -aes -pclmulqdq -sha-ni")
 
-_VERSIONED = frozenset(_MODELS) - {"max", "host"}  # these have QEMU's other name NAME-v1
+_PLAIN = frozenset(_MODELS) - {"max", "host"}
 
 # Variants: without TSX, with the microcode's control of speculation
 for _name, _stepping in (("Haswell", 1), ("Broadwell", 2)):
@@ -198,11 +206,47 @@ _alike(
 )  # fmt: skip
 _alike("EPYC-IBPB", "EPYC", "+ibpb", brand="AMD EPYC Processor (with IBPB)")
 
+# QEMU's versions NAME-v2, NAME-v3 ... of a model: a variant from above, or what is different from the version before.
+# Some differ only in what a nested hypervisor sees. NAME-v1 is the model itself.
+_VERSIONS: dict[str, tuple[str, ...]] = {
+    "Nehalem": ("Nehalem-IBRS",),
+    "Westmere": ("Westmere-IBRS",),
+    "SandyBridge": ("SandyBridge-IBRS",),
+    "IvyBridge": ("IvyBridge-IBRS",),
+    "Haswell": ("Haswell-noTSX", "Haswell-IBRS", "Haswell-noTSX-IBRS"),
+    "Broadwell": ("Broadwell-noTSX", "Broadwell-IBRS", "Broadwell-noTSX-IBRS"),
+    "Skylake-Client": ("Skylake-Client-IBRS", "Skylake-Client-noTSX-IBRS", "+xsaves"),
+    "Skylake-Server": ("Skylake-Server-IBRS", "Skylake-Server-noTSX-IBRS", "", "+xsaves"),
+    "Cascadelake-Server": ("+arch-capabilities", "Cascadelake-Server-noTSX", "", "+xsaves"),
+    "Cooperlake": ("+xsaves",),
+    "Icelake-Server": (
+        "Icelake-Server-noTSX", "+arch-capabilities", "+avx512ifma +fsrm +rdpid +sha-ni", "+xsaves", "",
+    ),
+    "Denverton": ("-monitor -mpx", "+xsaves"),
+    "Snowridge": ("-mpx", "+xsaves", "-core-capability"),
+    "EPYC": ("EPYC-IBPB", "+clzero +perfctr-core +xsaveerptr +xsaves"),
+    "EPYC-Rome": ("+amd-ssbd +ibrs",),
+    "Dhyana": ("+xsaves",),
+}  # fmt: skip
+_IDENTITIES: dict[str, dict[str, Any]] = {  # of the versions that change it
+    "Icelake-Server-v4": {"model": 106}, "EPYC-v3": {"brand": "AMD EPYC Processor"},
+    "Snowridge-v2": {"brand": "Intel Atom Processor (Snowridge, no MPX)"},
+}  # fmt: skip
+_OTHER_NAMES = {f"{name}-v1": name for name in _PLAIN}  # QEMU's second names of what is here already
+for _name, _versions in _VERSIONS.items():
+    _before = _name
+    for _number, _version in enumerate(_versions, 2):
+        _versioned = f"{_name}-v{_number}"
+        if _version in _MODELS:
+            _before = _OTHER_NAMES[_versioned] = _version
+        else:
+            _alike(_versioned, _before, _version, **_IDENTITIES.get(_versioned, {}))
+            _before = _versioned
+
 MODELS = tuple(_MODELS.values())
 DEFAULT_MODEL = "max"
 
 
 def model(name: str) -> Model:
-    """A model by name; KeyError if there is none. Version 1 of a model is the one without a suffix."""
-    plain = name.removesuffix("-v1")
-    return _MODELS[plain if plain in _VERSIONED else name]
+    """A model by name; KeyError if there is none."""
+    return _MODELS[_OTHER_NAMES.get(name, name)]

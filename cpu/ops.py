@@ -38,6 +38,23 @@ Semantics = Callable[..., None]
 NP, P66, PF3, PF2, ANY = "NP", "66", "F3", "F2", ""
 
 
+# What the string functions of C libraries are made of where there is AVX2 or AVX-512: of the instructions with a VEX
+# or EVEX encoding, these are not rare.
+COMMON = {
+    "VEX": frozenset(
+        "vmovdqu vmovdqa vmovups vmovaps vmovd vmovq vmovntdq vpand vpandn vpor vpxor vpaddb vpsubb vpcmpeqb vpcmpeqw"
+        " vpcmpeqd vpcmpgtb vpminub vpminud vpmaxub vpmovmskb vpbroadcastb vpbroadcastd vptest vpshufb vpunpcklbw"
+        " vpunpcklwd vzeroupper kmovb kmovw kmovd kmovq kortestb kortestw kortestd kortestq ktestb ktestw ktestd ktestq"
+        " kunpckbw kunpckwd kunpckdq korw kord korq kandw kandd kandq kxnorw kxnord kxnorq".split()
+    ),
+    "EVEX": frozenset(
+        "vmovdqu8 vmovdqu32 vmovdqu64 vmovdqa32 vmovdqa64 vmovups vmovaps vmovd vmovq vmovntdq vpcmpeqb vpcmpeqd vpcmpb"
+        " vpcmpub vpcmpd vpcmpud vptestmb vptestmd vptestnmb vptestnmd vpminub vpminud vpaddb vpsubb vpandd vpandq"
+        " vpord vporq vpxord vpxorq vpternlogd vpternlogq vpbroadcastb vpbroadcastd vpshufb".split()
+    ),
+}
+
+
 @dataclass(frozen=True)
 class Row:
     """One row of the opcode table."""
@@ -60,12 +77,13 @@ class Row:
     sets_rip: bool = False  # the mechanism it calls sets RIP in every case (far transfers, IRET, SYSCALL, INT)
     extra: tuple[Any, ...] = ()  # static arguments passed to the function after the operands (condition code ...)
     rare: bool = False  # few guests execute it: native code is made when one does
-    common: bool = False  # and of those with a VEX encoding, which are rare unless they say so
     # EVEX (SDM 2, 2.7)
     element: int = 0  # bits of an element of the destination, for masking; 0: a mask is refused
     masking: str = "kz"  # what element allows: "k" merging only, "kz" zeroing too, "K" a mask is required
     broadcast: int = 0  # bits of an element that EVEX.b repeats from memory; 0: EVEX.b with memory is refused
-    rounding: str = ""  # EVEX.b between registers: "er" embedded rounding, "sae" suppressed exceptions, "" refused
+    # EVEX.b between registers: "er" embedded rounding, "sae" suppressed exceptions, "ignored" where every result is
+    # exact, "" refused
+    rounding: str = ""
     disp8: int = 0  # bytes that an 8-bit displacement counts in, where that is not the memory operand's size
     whole: bool = False  # a memory source is read whole whatever the mask is (exception type E4NF, SDM 2, 2.8)
     vsib: int = 0  # bits of an index, for addresses with a vector of indices (VSIB)
@@ -73,7 +91,8 @@ class Row:
     @property
     def lazy(self) -> bool:
         """Is native code for it made on first use, rather than with all the rest before the first start?"""
-        return self.rare or (self.encoding.startswith(("VEX", "EVEX")) and not self.common)
+        space = self.encoding.split(".")[0]
+        return self.rare or (space in COMMON and self.name not in COMMON[space])
 
 
 @dataclass(frozen=True)

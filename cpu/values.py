@@ -228,6 +228,11 @@ class Builder(ABC):
     def lane(self, value: Value, lane: int, index: Value | int) -> Value:
         """The `index`th (taken modulo the lane count, a power of two) lane of `lane` bits."""
 
+    def pick_bytes(self, value: Value, indices: Value) -> Value:
+        """PSHUFB: for each byte of `indices`, as wide as the value, the byte of that number; 0 if its sign is set."""
+        picked = [self.lane(indices, 8, n) for n in range(value.width // 8)]
+        return self.join([index.sign().select(0, self.lane(value, 8, index)) for index in picked])
+
     @abstractmethod
     def fma(self, a: Value, b: Value, c: Value, negate_product: bool, negate_addend: bool) -> Value:
         """±(a * b) ± c of width 32 or 64."""

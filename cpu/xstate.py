@@ -6,8 +6,6 @@ subset.
     load(s, linear, requested, present, format_word) read those that are present, the others get their initial values
     in_use(s, requested)                             which of them differ from their initial values (XINUSE)
 
-    zero(s, first)                                   VZEROUPPER (first is 2) and VZEROALL (0): words of ZMM0-15
-
 A format word with bit 63 set (XCOMP_BV) means the compacted format. Not here: the instructions (fxsave.py), and which
 components there are (features.py).
 """
@@ -105,12 +103,4 @@ def load(s: State, linear: int, requested: int, present: int, format_word: int) 
                     set_pkru(s, s[VALUE] & 0xFFFFFFFF)
                 else:
                     s[WORDS[FIRST[k] + n]] = s[VALUE]
-    return 0
-
-
-def zero(s: State, first: int) -> int:
-    """Zero the words from `first` on of the registers that have a VEX encoding in the present mode."""
-    for n in range(16 if s[MODE] & mode.CODE64 else 8):
-        for word in range(first, 8):
-            s[VEC + 8 * n + word] = 0
     return 0

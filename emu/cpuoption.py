@@ -25,7 +25,7 @@ _OF_THE_MACHINE = frozenset("hypervisor apic x2apic tsc-deadline arat invtsc ss"
 # Linux's names in /proc/cpuinfo where they are not QEMU's with underscores
 _LINUX_NAMES = {
     "sse4.1": "sse4_1", "sse4.2": "sse4_2", "avx512vbmi2": "avx512_vbmi2", "avx512vnni": "avx512_vnni",
-    "avx512bitalg": "avx512_bitalg",
+    "avx512bitalg": "avx512_bitalg", "avx512-vpopcntdq": "avx512_vpopcntdq",
 }  # fmt: skip
 
 

@@ -207,6 +207,14 @@ class Emitter(FloatEmitter):
             position = self.b.and_(index.payload, index.payload.type(count - 1))
         return Value(self, self.b.extract_element(self._vector(value, lane), position), lane)
 
+    def pick_bytes(self, value: Value, indices: Value) -> Value:
+        if value.width != 128:
+            return super().pick_bytes(value, indices)
+        kind = ir.VectorType(I8, 16)
+        shuffle = self._intrinsic("llvm.x86.ssse3.pshuf.b.128", kind, [kind, kind])
+        picked = self.b.call(shuffle, [self._vector(value, 8), self._vector(indices, 8)])
+        return Value(self, self.b.bitcast(picked, integer(128)), 128)
+
     # ---- state ---------------------------------------------------------------------------------------------
     def _word_pointer(self, index: int) -> ir.Value:
         return self.b.gep(self.s, [I64(8 * index)], source_etype=I8)

@@ -21,7 +21,7 @@ STENCIL_TYPE = ir.FunctionType(VOID, [PTR, I64, I64, I64])
 HOLES = (
     "reg", "rm", "op", "base", "index", "segment", "disp", "imm", "imm32", "imm64", "disp64", "rip", "next",
     "count", "record", "resume", "tlb", "tlb_write", "tlb_addend", "slot", "slot_next",
-    "slow", "cont", "exec", "leave", "unlinked", "proceed", "constants", "vvvv", "extent",
+    "slow", "cont", "exec", "leave", "unlinked", "proceed", "constants", "vvvv", "extent", "kept",
 )  # fmt: skip
 HOLE = {name: number for number, name in enumerate(HOLES)}
 CODE_HOLES = ("slow", "cont", "exec", "leave", "unlinked", "proceed")
@@ -29,7 +29,8 @@ CODE_HOLES = ("slow", "cont", "exec", "leave", "unlinked", "proceed")
 # Numbers far above those that llvmlite gives its own metadata (branch weights).
 _UNSIGNED32, _UNSIGNED31, _SIGNED32, _ANY = "!900000", "!900001", "!900002", "!900003"
 _RANGE = {
-    "imm": _SIGNED32, "disp": _SIGNED32, "imm32": _UNSIGNED32, "imm64": _ANY, "disp64": _ANY, "rip": _ANY, "next": _ANY,
+    "imm": _SIGNED32, "kept": _SIGNED32, "disp": _SIGNED32,
+    "imm32": _UNSIGNED32, "imm64": _ANY, "disp64": _ANY, "rip": _ANY, "next": _ANY,
     "record": _UNSIGNED31, "resume": _UNSIGNED31, "slot": _UNSIGNED31, "slot_next": _UNSIGNED31,
 }  # fmt: skip
 METADATA = f"""
@@ -152,13 +153,14 @@ def pool(parsed: elf.Object) -> tuple[bytes, dict[int, int]]:
 
 
 def cut(code: bytes, relocations: Relocations) -> tuple[bytes, Relocations] | None:
-    """Strip the final `jmp cont`; None if LLVM continues from elsewhere, so that the hot path doesn't fall through, or
-    if it is so long that copying it would be a waste."""
+    """Strip the final `jmp cont`, or leave the one that jumps over what LLVM put last; None if there are several, or if
+    the code is so long that copying it would be a waste."""
     last = len(code) - 4
     final = (last, elf.R_PLT32, HOLE["cont"], -4)
+    jumps = sum(number == HOLE["cont"] for _, _, number, _ in relocations)
+    if jumps > 1 or len(code) > LONGEST:
+        return None
     if final in relocations and code[last - 1] == 0xE9:
         relocations.remove(final)
         code = code[: last - 1]
-    if any(number == HOLE["cont"] for _, _, number, _ in relocations) or len(code) > LONGEST:
-        return None
     return code, relocations

@@ -2,7 +2,8 @@
 
 stencil entry  16 bytes: code offset, code length, relocation offset, relocation count (32 bits each)
 relocation     16 bytes: offset (32), type (16), hole (16), addend (64)
-form entry     16 bytes: stencil, stencil without flag writes, both for flat 32-bit mode (16 bits each, 0 for none),
+form entry     16 bytes: stencil, the shorter one without flag writes or mask, both for flat 32-bit mode (16 bits each,
+                         0 for none),
                          facts (32), bytes of the memory operand minus 1 (32)
 constants      the pieces of memory that stencils refer to
 """
@@ -13,7 +14,7 @@ import struct
 
 from pyemu.cpu.ops import Form
 from pyemu.jit.stencil_object import ALIGNMENT, HOLE, Stencil
-from pyemu.jit.stencils import DEAD, FLAT, HELPERS
+from pyemu.jit.stencils import FLAT, HELPERS, shorter
 
 STENCIL_SIZE, RELOCATION_SIZE, FORM_ENTRY = 16, 16, 16
 F_FLAT, F_FACTS, F_EXTENT = 4, 8, 12  # offsets in a form entry
@@ -34,7 +35,7 @@ E32 = _NUMBER["ea32_base"] - E_BASE  # from each of these to the one for 32-bit 
 (
     H_REG, H_RM, H_OP, H_BASE, H_INDEX, H_SEGMENT, H_DISP, H_IMM, H_IMM32, H_IMM64, H_DISP64, H_RIP, H_NEXT,
     H_COUNT, H_RECORD, H_RESUME, H_TLB, H_TLB_WRITE, H_TLB_ADDEND, H_SLOT, H_SLOT_NEXT, H_SLOW, H_CONT, H_EXEC, H_LEAVE,
-    H_UNLINKED, H_PROCEED, H_CONSTANTS, H_VVVV, H_EXTENT,
+    H_UNLINKED, H_PROCEED, H_CONSTANTS, H_VVVV, H_EXTENT, H_KEPT,
 ) = HOLE.values()  # fmt: skip
 
 # Facts about a form.
@@ -48,17 +49,19 @@ JUMP = 64  # ... unconditional
 ENDS = 128  # ends the block, and what follows may see another mode or mapping, or an event that waited
 ADDRESS_SIZED = 256  # its stencil depends on the address size beyond the operand's address
 DIRECT = 512  # the operand's address is the immediate
+MASKABLE = 1024  # may have a mask: its shorter stencil is for k0
 
 
 def variants(form: Form, stencils: dict[str, Stencil]) -> list[str]:
-    """The names of a form's stencils for 64-bit mode, then for flat 32-bit mode, each with flag writes and without; ""
-    for none."""
-    names = []
+    """The names of a form's stencils for 64-bit mode, then for flat 32-bit mode, each with flag writes or mask and
+    without; "" for none."""
+    names: list[str] = []
     for name in (form.name, form.name + FLAT):
-        if name not in stencils and name.endswith(FLAT):
-            name = form.name if form.name in stencils and not stencils[form.name].wide else ""
-        live = name if name in stencils else ""
-        names += [live, live + DEAD if live + DEAD in stencils else live]
+        pair = [name, name + shorter(form)]
+        if name.endswith(FLAT) and not any(n in stencils for n in pair):  # those of 64-bit mode do
+            pair = [n if n in stencils and not stencils[n].wide else "" for n in names]
+        longer = pair[0] if pair[0] in stencils else ""
+        names += [longer, pair[1] if pair[1] in stencils else longer]
     return names
 
 
@@ -70,6 +73,7 @@ def extent(form: Form) -> int:
 def facts(form: Form, known: list[Stencil | None]) -> int:
     """The facts that the translator needs about a form, which has some stencils."""
     word, row = 0, form.row
+    word |= MASKABLE if row.element else 0
     word |= WRITES_FLAGS if "w" in row.flags else 0
     word |= READS_FLAGS if row.flags and row.flags != "w" else 0
     for stencil in known:

@@ -19,7 +19,8 @@ import llvmlite.ir as ir
 
 from pyemu.cpu import tlb
 from pyemu.cpu.decode import record as rc
-from pyemu.cpu.ops import Form
+from pyemu.cpu.instruction import WRITE
+from pyemu.cpu.ops import Form, Operand
 from pyemu.cpu.state import (
     EXIT_REQUEST,
     GPR,
@@ -51,6 +52,7 @@ from pyemu.jit.stencil_object import (
 from pyemu.jit.subset import I1, I8, I64, PTR, VOID, ModuleCompiler
 
 DEAD = ":dead"  # ends the name of a stencil that leaves out its flag writes
+UNMASKED = ":k0"  # ends the name of a stencil for when a form that may have a mask has none
 FLAT = ":flat"  # ends the name of a stencil, before DEAD, that is for flat 32-bit mode alone
 M32 = 0xFFFFFFFF
 
@@ -62,9 +64,11 @@ class NoStencilError(Exception):
 class StencilEmitter(Emitter):
     """Emits a stencil for a form in 64-bit mode; `dead_flags` leaves out its writes of the arithmetic flags."""
 
-    def __init__(self, owner: ModuleCompiler, form: Form, name: str, dead_flags: bool = False) -> None:
+    def __init__(
+        self, owner: ModuleCompiler, form: Form, name: str, dead_flags: bool = False, unmasked: bool = False
+    ) -> None:
         super().__init__(owner, form)
-        self.dead_flags = dead_flags
+        self.dead_flags, self.unmasked = dead_flags, unmasked
         self.fn = function(owner, name)
         self.s, self.tmp, self.a, self.c = self.fn.args
         self.s.add_attribute("noalias")
@@ -136,6 +140,30 @@ class StencilEmitter(Emitter):
     def address_register(self, field: int) -> Value:
         raise NoStencilError
 
+    # ---- masks ---------------------------------------------------------------------------------------------
+    @property
+    def masked(self) -> bool:
+        return super().masked and not self.unmasked
+
+    def unless_zeroing(self, value: Value) -> Value:
+        kept = Value(self, self.hole("kept"), 64)  # all ones, or 0 with EVEX.z: LLVM makes a branch of a condition
+        return value & (kept.trunc(value.width) if value.width <= 64 else self.join([kept] * (value.width // 64)))
+
+    def load_elements(self, operand: Operand, width: int, mask: Value) -> Value:
+        """All of the operand is read if all of it is there, else the handler finds out what may be missing."""
+        value = self.load(self.address(operand), width)
+        if self.form.space == "EVEX":
+            return value  # nobody sees what the mask leaves out
+        return self.map(width // mask.width, lambda x, m: m.select(x, 0), value, mask)
+
+    def store_elements(self, operand: Operand, value: Value, mask: Value, whole: bool = True) -> None:
+        linear = self.address(operand)
+        old = self.load(linear, value.width, WRITE)
+        self.store(linear, self.map(value.width // mask.width, lambda x, y, m: m.select(x, y), value, old, mask))
+
+    def probe_elements(self, operand: Operand, mask: Value | None) -> None:
+        raise NoStencilError
+
     # ---- memory --------------------------------------------------------------------------------------------
     def offset(self, operand):  # type: ignore[no-untyped-def]
         return Value(self, self.tmp, 64)
@@ -178,14 +206,14 @@ class StencilEmitter(Emitter):
         return hit, b.gep(b.inttoptr(addend, PTR), [linear], source_etype=I8)
 
     def load(self, linear: Value, width: int, access: int = 0) -> Value:
-        if width & (width - 1) or width > 256 or self.stored:
+        if width & (width - 1) or width > 512 or self.stored:
             raise NoStencilError
         hit, pointer = self._hit(linear.payload, width // 8, bool(access & 1))
         self._slow_unless(hit)
         return Value(self, self.b.load(pointer, typ=ir.IntType(width), align=1), width)
 
     def store(self, linear: Value, value: Value, access: int = 0) -> None:
-        if value.width & (value.width - 1) or value.width > 256 or self.stored or self.floats:
+        if value.width & (value.width - 1) or value.width > 512 or self.stored or self.floats:
             raise NoStencilError
         hit, pointer = self._hit(linear.payload, value.width // 8, True)
         self._slow_unless(hit)
@@ -512,8 +540,8 @@ def compile_helpers() -> dict[str, Stencil]:
 
 
 def compile_stencils(forms: list[Form]) -> dict[str, Stencil]:
-    """The stencils of some forms: by the form's name, with FLAT behind it for those of flat 32-bit mode alone, and DEAD
-    for those without flag writes."""
+    """The stencils of some forms: by the form's name, with FLAT behind it for those of flat 32-bit mode alone, and then
+    DEAD or UNMASKED for the shorter ones."""
     owner = ModuleCompiler("stencils", {})
     built: dict[str, StencilEmitter] = {}
     for form in forms:
@@ -521,7 +549,8 @@ def compile_stencils(forms: list[Form]) -> dict[str, Stencil]:
             continue
         if form.row.modes != "legacy":
             _build_form(owner, form, StencilEmitter, form.name, built)
-        if form.row.modes == "legacy" or (form.row.modes == "any" and form.name in built and built[form.name].wide):
+        found = [built[name] for name in (form.name, form.name + shorter(form)) if name in built]
+        if form.row.modes == "legacy" or (form.row.modes == "any" and any(emitter.wide for emitter in found)):
             _build_form(owner, form, FlatEmitter, form.name + FLAT, built)
     stencils = extract(compile_object(owner), list(built))
     for name, stencil in stencils.items():
@@ -529,18 +558,23 @@ def compile_stencils(forms: list[Form]) -> dict[str, Stencil]:
     return stencils
 
 
+def shorter(form: Form) -> str:
+    """What ends the name of a form's shorter stencil; "" if it has none."""
+    return UNMASKED if form.row.element else DEAD if "w" in form.row.flags else ""
+
+
 def _build_form(
     owner: ModuleCompiler, form: Form, kind: type[StencilEmitter], name: str, built: dict[str, StencilEmitter]
 ) -> None:
-    """Add the stencils of a form for one mode to a module, if it can have one."""
-    for suffix in ("", DEAD) if "w" in form.row.flags else ("",):
-        emitter = kind(owner, form, name + suffix, bool(suffix))
+    """Add the stencils of a form for one mode to a module, those that it can have."""
+    for suffix in dict.fromkeys(("", shorter(form))):
+        emitter = kind(owner, form, name + suffix, suffix == DEAD, suffix == UNMASKED)
         try:
             emitter.build()
         except NoStencilError:
             drop(owner.module, name + suffix)
-            return
-        built[name + suffix] = emitter
+        else:
+            built[name + suffix] = emitter
 
 
 def drop(module: ir.Module, name: str) -> None:

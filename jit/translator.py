@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pyemu.cpu import mode as md
 from pyemu.cpu.decode import record as rc
-from pyemu.cpu.state import CS, FS, M64, MMU, MODE, TLB, TLB_ENTRIES, TLB_ENTRY_WORDS, ZERO, State
+from pyemu.cpu.state import CS, FS, M64, MMU, MODE, ONES, TLB, TLB_ENTRIES, TLB_ENTRY_WORDS, ZERO, State
 from pyemu.cpu.tlb import ADDEND, READ_TAG, WRITE_TAG
 from pyemu.jit import layout as ly
 from pyemu.jit.elf import R_32, R_32S, R_64
@@ -46,6 +46,7 @@ from pyemu.jit.stencil_table import (
     H_IMM32,
     H_IMM64,
     H_INDEX,
+    H_KEPT,
     H_LEAVE,
     H_NEXT,
     H_OP,
@@ -65,6 +66,7 @@ from pyemu.jit.stencil_table import (
     H_UNLINKED,
     H_VVVV,
     JUMP,
+    MASKABLE,
     MAY_EXIT,
     MEMORY,
     PROCEED,
@@ -166,6 +168,7 @@ def set_holes(s: State, record: int) -> int:
     hole(s, H_RIP, rip)
     hole(s, H_NEXT, (rip + ((peek64(record + 8 * rc.PACKED) >> rc.LENGTH) & 0xFF)) & M64)
     hole(s, H_RECORD, record)
+    hole(s, H_KEPT, 0 if peek64(record + 8 * rc.PACKED) & (rc.ZEROING << rc.RFLAGS_SHIFT) else M64)
     return 0
 
 
@@ -257,6 +260,8 @@ def stencil_of(s: State, record: int, dead: int) -> int:
         return 0
     if info & ADDRESS_SIZED and segment >= FS and (info & MEMORY == 0 or native_size == 4):
         return 0  # it reaches beyond what the address stencil has checked, or there is none
+    if info & MASKABLE:
+        dead = int((peek64(record + 8 * rc.REGS) >> rc.MASK) & 0xFFFF == 8 * ONES)
     return peek16(entry + 2) if dead else peek16(entry)
 
 

@@ -36,6 +36,7 @@ V_MASK = 19  # three bits, aaa
 V_EVEX = 1 << 22
 V_PRESENT = 1 << 23
 V_BAD = 1 << 24  # a fixed bit or the map is wrong: #UD
+V_HIGH = 1 << 25  # outside 64-bit mode: the top bit of vvvv, which is ignored where vvvv names a register
 
 VEX2, VEX3, EVEX = 0xC5, 0xC4, 0x62
 assert 8 * ONES < 1 << 16, "a record has 16 bits for the offset of a register"
@@ -62,6 +63,7 @@ def parse_vex(opcode: int, first: int, second: int, third: int, mode64: int) -> 
             word = word | V_BAD
         word = word | (opcode_map & 3) << V_MAP
     if mode64 == 0:  # there are eight registers
+        word = word | int(word & 8 << V_VVVV != 0) * V_HIGH
         word = word & ~(7 | V_REG4 | 24 << V_VVVV)
     return word
 
@@ -89,8 +91,8 @@ def undefined(word: int, vector: int, mode64: int) -> int:
     if word & V_EVEX and word & V_B == 0 and (word >> V_LENGTH) & 3 == 3:
         return 1  # no such length, even where it is ignored
     number = (word >> V_VVVV) & 31
-    if vector & (15 << X_VVVV) == 0 and number != 0:
-        if vector & X_VSIB == 0 or number & 15:
+    if vector & (15 << X_VVVV) == 0 and (number != 0 or word & V_HIGH):
+        if vector & X_VSIB == 0 or number & 15 or word & V_HIGH:
             return 1
     mask = (word >> V_MASK) & 7
     if mask != 0 and vector & X_MASKED == 0:

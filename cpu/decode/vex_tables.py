@@ -42,8 +42,8 @@ def opcode_of(encoding: Encoding) -> int:
     return (int(encoding.space == "EVEX") * 4 + encoding.map) * 256 + encoding.opcode
 
 
-def _conditions(form: Form, encoding: Encoding) -> list[tuple[int, int]]:
-    """Masks and values of the keys that select a form."""
+def _conditions(form: Form, encoding: Encoding, sized: bool) -> list[tuple[int, int]]:
+    """Masks and values of the keys that select a form; `sized` says that W chooses between 32 and 64 bits."""
     mask, value = 3 << K_PREFIX, PP.index(encoding.prefix) << K_PREFIX
     if encoding.digit >= 0:
         mask, value = mask | 0x38, value | encoding.digit << 3
@@ -53,12 +53,11 @@ def _conditions(form: Form, encoding: Encoding) -> list[tuple[int, int]]:
         mask, value = mask | 3 << K_LENGTH, value | (form.length.bit_length() - 5) << K_LENGTH
     if form.space == "EVEX":
         mask, value = mask | 1 << K_B, value | form.b << K_B
-    general = any(o.kind == "reg" for o in form.operands)
     w = encoding.rex_w if form.size == 0 else int(form.size == 8)
     with_w = (mask | 1 << K_W, value | w << K_W) if w >= 0 else (mask, value)
     if form.row.modes == "64" or form.size == 8:
         return [(with_w[0] | 1 << K_LONG, with_w[1] | 1 << K_LONG)]
-    if general and w == 0:  # outside 64-bit mode W doesn't choose the size of a general register
+    if sized and w == 0:  # outside 64-bit mode it doesn't
         return [(with_w[0] | 1 << K_LONG, with_w[1] | 1 << K_LONG), (mask | 1 << K_LONG, value)]
     return [with_w]
 
@@ -90,11 +89,12 @@ def describe(form: Form, vvvv_class: int) -> int:
 def build(forms: Sequence[Form], start: int, invalid: int) -> tuple[array[int], list[Candidate]]:
     """FIRST, and the candidates; their numbers begin with `start`, where one that always is INVALID comes first."""
     by_opcode: dict[int, list[tuple[int, int, int]]] = {}
-    for form in forms:
-        if form.space:
-            encoding = parse_encoding(form.row.encoding)
-            here = by_opcode.setdefault(opcode_of(encoding), [])
-            here += [(mask, value, form.number) for mask, value in _conditions(form, encoding)]
+    vectors = [(form, parse_encoding(form.row.encoding)) for form in forms if form.space]
+    sized = {(opcode_of(e), e.prefix) for form, e in vectors if form.size == 8 or form.row.modes == "64"}
+    for form, encoding in vectors:
+        conditions = _conditions(form, encoding, (opcode_of(encoding), encoding.prefix) in sized)
+        here = by_opcode.setdefault(opcode_of(encoding), [])
+        here += [(mask, value, form.number) for mask, value in conditions]
     first = array("H", [start]) * OPCODES
     candidates: list[Candidate] = [(0, 0, invalid)]
     for opcode, run in sorted(by_opcode.items()):

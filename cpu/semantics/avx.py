@@ -9,21 +9,27 @@ from __future__ import annotations
 
 from typing import Any
 
-from pyemu.cpu import xstate
-from pyemu.cpu.instruction import Instruction
+from pyemu.cpu.instruction import MAX_VECTOR, Instruction
 from pyemu.cpu.ops import Operand, op
 from pyemu.cpu.semantics.rows import Evex, simd
 from pyemu.cpu.semantics.sse import vector
 from pyemu.cpu.semantics.sse41 import blend_by_immediate
 from pyemu.cpu.semantics.vectors import Vector, broadcast, each, in_lanes, lanes, use_simd
+from pyemu.cpu.state import VEC
 from pyemu.cpu.values import Value
 
 
-@op("VEX.128.NP.0F 77", feature="avx", name="vzeroupper", extra=(2,), common=True)
-@op("VEX.256.NP.0F 77", feature="avx", name="vzeroall", extra=(0,))
-def vzeroupper(i: Instruction, first: int) -> None:
+def zero(i: Instruction, first: int, count: int) -> None:
+    """VZEROUPPER and VZEROALL: clear `count` registers from word `first` on."""
     use_simd(i)
-    i.call(xstate.zero, first)
+    nothing = i.const(0, MAX_VECTOR - 64 * first)
+    for n in range(count):
+        i.set_state(VEC + 8 * n + first, nothing)
+
+
+for _length, _name, _first in ((128, "vzeroupper", 2), (256, "vzeroall", 0)):
+    for _modes, _count in (("64", 16), ("legacy", 8)):  # the registers that a VEX encoding reaches
+        op(f"VEX.{_length}.NP.0F 77", name=_name, feature="avx", modes=_modes, extra=(_first, _count))(zero)
 
 
 # ---- broadcasts ----------------------------------------------------------------------------------------------

@@ -38,7 +38,7 @@ def test(i: Instruction, dst: Operand, first: Operand, second: Operand, lane: in
 def blend(i: Instruction, dst: Operand, first: Operand, second: Operand, lane: int) -> None:
     """VPBLENDM: the second source where the mask selects, else the first, or zero."""
     use_simd(i)
-    kept = i.zeroing().select(0, i.read(first))
+    kept = i.unless_zeroing(i.read(first))
     chosen = i.map(lane, lambda x, y, m: m.select(y, x), kept, i.read(second), i.mask(dst.width // lane))
     i.replace(dst, chosen)
 

@@ -24,7 +24,7 @@ _PACKED = (
     ("66", 0x79, "Vx,Wx", "vcvtpd2uqq", "float_to_uint", 64, 64, "W1", "er", "avx512dq"),
     ("66", 0x78, "Vx,Wx", "vcvttpd2uqq", "float_to_uint_trunc", 64, 64, "W1", "sae", "avx512dq"),
     ("F2", 0x7A, "Vx,Wx", "vcvtudq2ps", "uint_to_float", 32, 32, "W0", "er", "avx512f"),
-    ("F3", 0x7A, "Vx,Wh", "vcvtudq2pd", "uint_to_float", 32, 64, "W0", "", "avx512f"),
+    ("F3", 0x7A, "Vx,Wh", "vcvtudq2pd", "uint_to_float", 32, 64, "W0", "ignored", "avx512f"),
     ("NP", 0x5B, "Vh,Wx", "vcvtqq2ps", "int_to_float", 64, 32, "W1", "er", "avx512dq"),
     ("F3", 0xE6, "Vx,Wx", "vcvtqq2pd", "int_to_float", 64, 64, "W1", "er", "avx512dq"),
     ("F2", 0x7A, "Vh,Wx", "vcvtuqq2ps", "uint_to_float", 64, 32, "W1", "er", "avx512dq"),
@@ -44,7 +44,7 @@ for _prefix, _opcode, _operands, _name, _conversion, _lane, _width, _w, _roundin
 
 for _prefix, _letter, _lane in (("F3", "s", 32), ("F2", "d", 64)):
     for _w, _size, _modes in (("W0", "d", "any"), ("W1", "q", "64")):
-        _rounding = "" if (_letter, _w) == ("d", "W0") else "er"  # as for CVTSI2SD
+        _rounding = "ignored" if (_letter, _w) == ("d", "W0") else "er"  # as for CVTSI2SD
         op(
             f"EVEX.LIG.{_prefix}.0F.{_w} 7B /r",
             f"Vdq,Hdq,E{_size}",

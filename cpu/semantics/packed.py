@@ -14,7 +14,6 @@ from pyemu.cpu.semantics.vectors import (
     each,
     each_one,
     in_lanes,
-    lanes,
     saturate_signed,
     saturate_unsigned,
 )
@@ -151,7 +150,7 @@ def horizontal(lane: int, name: str, saturate: bool = False) -> Vector:
 
 
 def _pshufb(i: Instruction, a: Value, b: Value) -> Value:
-    return i.join([index.sign().select(0, i.lane(a, 8, index)) for index in lanes(i, b, 8)])
+    return i.pick_bytes(a, b)
 
 
 # MMX, and its XMM twins of SSE2: opcode after 0F.

@@ -36,13 +36,6 @@ def stacked(encoding: str, operands: str = "", **attributes: Any) -> Callable[[S
     return decorate
 
 
-# What the string functions of C libraries are made of where there is AVX2: their VEX forms are translated.
-COMMON = frozenset(
-    "movdqu movdqa movups movaps movd movq pand pandn por pxor paddb psubb pcmpeqb pcmpeqw pcmpeqd pcmpgtb pminub"
-    " pminud pmaxub pmovmskb pbroadcastb pbroadcastd ptest pshufb punpcklbw punpcklwd".split()
-)
-
-
 @dataclass(frozen=True)
 class Evex:
     """What the EVEX encoding of an instruction adds: feature, W, masking and broadcast element in bits, and so on."""
@@ -94,7 +87,7 @@ def simd(
         for length, feature in ((lengths, avx),) if not avx256 else (("128", avx), ("256", avx256)):
             if feature:
                 text = vector_encoding(encoding, "VEX", length, w)
-                op(text, operands, name=f"v{name}", feature=feature, common=name in COMMON, **common)(function)
+                op(text, operands, name=f"v{name}", feature=feature, **common)(function)
         for e in (evex,) if isinstance(evex, Evex) else evex:
             text = vector_encoding(encoding, "EVEX", e.lengths or lengths, e.w)
             op(

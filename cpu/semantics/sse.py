@@ -374,7 +374,7 @@ for _packed, _scalar, _letter, _lane, _feature, _ in PRECISIONS:
     for _w, _general in (("W0", "Gd"), ("W1", "Gq")):
         _source = "E" + _general[1]
         # a 32-bit integer is exact in double precision: no rounding to embed
-        _rounding = "" if (_letter, _w) == ("d", "W0") else "er"
+        _rounding = "ignored" if (_letter, _w) == ("d", "W0") else "er"
         _static = {"sse": _feature, "lengths": "LIG", "w": _w, "modes": "64" if _w == "W1" else "any"}
         _evex = Evex("avx512f", w=_w, rounding=_rounding)
         simd(f"{_scalar} {_w} 0F 2A /r", f"Vdq,Hdq,{_source}", f"cvtsi2{_s}", **_static, evex=_evex, extra=(_lane,))(

@@ -229,7 +229,7 @@ def converting_scalar(i: Instruction, dst: Operand, first: Operand, second: Oper
 _CONVERSIONS = (
     # encoding, operands, mnemonic, conversion, lane, width, EVEX.W, bits that EVEX.b repeats, rounding
     ("NP 0F 5A /r", "Vx,Wh", "cvtps2pd", "float_to_float", 32, 64, "W0", 32, "sae"),
-    ("F3 0F E6 /r", "Vx,Wh", "cvtdq2pd", "int_to_float", 32, 64, "W0", 32, ""),
+    ("F3 0F E6 /r", "Vx,Wh", "cvtdq2pd", "int_to_float", 32, 64, "W0", 32, "ignored"),
     ("66 0F 5A /r", "Vh,Wx", "cvtpd2ps", "float_to_float", 64, 32, "W1", 64, "er"),
     ("66 0F E6 /r", "Vh,Wx", "cvttpd2dq", "float_to_int_trunc", 64, 32, "W1", 64, "sae"),
     ("F2 0F E6 /r", "Vh,Wx", "cvtpd2dq", "float_to_int", 64, 32, "W1", 64, "er"),

@@ -117,13 +117,15 @@ INSTRUCTIONS = {
     "rdseed": "rdseed", "pku": "wrpkru", "bmi1": "andn", "bmi2": "pext",
     "aes": "aesenc", "pclmulqdq": "pclmulqdq", "sha-ni": "sha256rnds2", "gfni": "gf2p8mulb",
     "avx": "vaddps", "avx2": "vpermd", "fma": "vfmadd132ps", "f16c": "vcvtph2ps", "vaes": "vaesenc",
-    "vpclmulqdq": "vpclmulqdq",
+    "vpclmulqdq": "vpclmulqdq", "avx512f": "vpternlogd", "avx512cd": "vpconflictd", "avx512bw": "vmovdqu8",
+    "avx512dq": "vrangeps", "avx512ifma": "vpmadd52luq", "avx512vbmi": "vpermb", "avx512vbmi2": "vpcompressb",
+    "avx512vnni": "vpdpbusd", "avx512bitalg": "vpopcntb", "avx512-vpopcntdq": "vpopcntd",
 }  # fmt: skip
 # Those that don't.
 WITHOUT = {
     "de", "pse", "pae", "apic", "mtrr", "pge", "pat", "pse36", "pcid", "x2apic", "tsc-deadline", "hypervisor", "arat",
     "smep", "erms", "xgetbv1", "nx", "pdpe1gb", "lm", "invtsc", "ss", "mmxext",
-    "cldemote", "fsrm", "la57", "umip", "vme", "wbnoinvd", "tsc-adjust",
+    "avx512vl", "cldemote", "fsrm", "la57", "umip", "vme", "wbnoinvd", "tsc-adjust",
 }  # fmt: skip
 
 
@@ -172,6 +174,12 @@ def test_absent_leaves_are_zero() -> None:
 
 def test_models_are_found_by_both_names() -> None:
     assert models.model("Haswell-v1") is models.model("Haswell")
+    assert models.model("Haswell-v3") is models.model("Haswell-IBRS")
+    assert models.model("Icelake-Server-v4").signature == 0x606A0
+    assert models.model("Icelake-Server-v3").features - models.model("Icelake-Server-v2").features == {
+        "arch-capabilities"
+    }
+    assert models.model("Skylake-Server-v4").features == models.model("Skylake-Server-noTSX-IBRS").features
     for name in ("80286", "max-v1", "Haswell-IBRS-v1", "Haswell-v7"):
         with pytest.raises(KeyError):
             models.model(name)

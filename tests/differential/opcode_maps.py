@@ -1,4 +1,5 @@
 """Every position of the opcode maps, as an instruction with all pointers good: does the host know it, and does pyemu?
+And VEX and EVEX prefixes with random fields, of opcodes that are there.
 
 A position is an encoding space (legacy, VEX, EVEX), map, mandatory prefix, W, vector length, opcode, ModRM reg field,
 and register or memory. What raises #UD at its own address is taken as not known. Positions that would leave the host
@@ -7,10 +8,13 @@ judge's control are left out, by name. Not here: what the differences mean (test
 
 from __future__ import annotations
 
+import random
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
+from pyemu.cpu.ops import build_table, parse_encoding
 from tests.differential import case as c
 from tests.differential.batch import BATCH
 from tests.differential.case import Case
@@ -25,6 +29,14 @@ _MAPS = {1: b"\x0f", 2: b"\x0f\x38", 3: b"\x0f\x3a"}
 _POINTER = c.WINDOWS[0][0] + 0x100
 # The host can't be asked: SYSCALL, SYSENTER, INT n and VMMCALL leave, PUSH and POP of segments and WRGSBASE lose it.
 _LEAVE_OUT = {(0, 0xCD), (1, 0x05), (1, 0x34)}
+
+
+class HasCode(Protocol):
+    """An instruction to ask about."""
+
+    @property
+    def code(self) -> bytes:
+        """Its bytes, and zeroes behind them."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +105,52 @@ def vex(space: str) -> Iterator[Position]:
                                 yield Position(space, number, prefix, opcode, reg, memory, w, length)
 
 
+@dataclass(frozen=True)
+class Prefixed:
+    """An instruction with a VEX or EVEX prefix whose fields are random."""
+
+    code: bytes
+
+    @property
+    def payload(self) -> bytes:
+        """From the byte after C4 or 62 on: two or three of prefix, opcode, ModRM."""
+        return self.code[next(n for n, byte in enumerate(self.code) if byte in (0xC4, 0x62)) + 1 :]
+
+    def __str__(self) -> str:
+        return self.code.hex(" ")
+
+
+def prefixed(space: str, bits: int, count: int, seed: int) -> Iterator[Prefixed]:
+    """Random fields, each mostly as it should be, around the opcodes that pyemu knows in this space."""
+    rng = random.Random(seed)
+    encodings = [parse_encoding(form.row.encoding) for form in build_table().forms if form.space == space]
+    known = sorted({(e.map, e.opcode) for e in encodings})
+
+    def flip(bit: int, chance: float = 0.1) -> int:
+        return bit if rng.random() < chance else 0
+
+    for _ in range(count):
+        opcode_map, opcode = rng.choice(known)
+        rex = 0xE0 ^ flip(0x80) ^ flip(0x40) ^ flip(0x20)
+        if bits == 32:
+            rex |= 0xC0  # else it is LES, LDS or BOUND
+        vvvv = 15 if rng.random() < 0.6 else rng.randrange(16)
+        payload = rng.randrange(2) << 7 | vvvv << 3 | rng.choice((0, 1, 1, 2, 3))
+        body = bytes([rng.randrange(8) << 3 | rng.choice((0, 1, 2, 3)) | rng.choice((0, 0xC0))])
+        if body[0] < 0xC0 and opcode_map == 2 and opcode >> 4 in (9, 10) and rng.random() < 0.8:  # VSIB
+            body = bytes([body[0] & 0x38 | 4, rng.randrange(32) << 3 | 1])
+        head = rng.choice((b"\x66", b"\xf2", b"\xf3", b"\xf0", b"\x36")) if rng.random() < 0.05 else b""
+        if bits == 64 and rng.random() < 0.03:
+            head += bytes([rng.randrange(0x40, 0x50)])
+        if space == "VEX":
+            prefix = bytes([0xC4, rex | opcode_map ^ flip(4, 0.02), payload | flip(4, 0.5)])
+        else:
+            p0 = rex | 0x10 ^ flip(0x10) ^ flip(8, 0.02) | opcode_map ^ flip(4, 0.02)
+            p2 = flip(0x80, 0.3) | rng.choice((0, 0x20, 0x40, 0x40, 0x60)) | flip(0x10, 0.3) | 8 ^ flip(8)
+            prefix = bytes([0x62, p0, payload | 4 ^ flip(4, 0.03), p2 | rng.choice((0, 1, 1, 2))])
+        yield Prefixed(head + prefix + bytes([opcode]) + body + bytes(6))
+
+
 def usable(position: Position, bits: int) -> bool:
     """Can the host be asked?"""
     code = position.code
@@ -110,7 +168,7 @@ def usable(position: Position, bits: int) -> bool:
     return bits == 64 or not position.w or len(code) > 0
 
 
-def verdicts(judge: Host | Subject, positions: list[Position], bits: int) -> list[bool]:
+def verdicts(judge: Host | Subject, positions: Sequence[HasCode], bits: int) -> list[bool]:
     """For each position: is it known?"""
     generator = Generator(0)
     record = bytearray(generator.given_plain(bits))

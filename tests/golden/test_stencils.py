@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import capstone
@@ -9,6 +10,7 @@ import pytest
 
 from pyemu.cpu.ops import Form, build_table
 from pyemu.jit.elf import R_64
+from pyemu.jit.loaded import native
 from pyemu.jit.stencil_object import HOLES, Stencil
 from pyemu.jit.stencils import HELPERS, compile_helpers, compile_stencils
 
@@ -86,3 +88,14 @@ def test_no_common_instruction_lacks_a_stencil() -> None:
     stencils = compile_stencils(forms)
     missing = [f.name for f in forms if f.name not in stencils]
     assert not missing
+
+
+def test_what_c_libraries_use_has_stencils() -> None:
+    """With a VEX or EVEX encoding, without a mask; with one too, but for what becomes too long."""
+    table, forms = native().image.forms, build_table().forms
+    entries = list(struct.iter_unpack("<4H2I", table))
+    chosen = [f for f in forms if f.space and not f.row.lazy and f.row.modes != "legacy"]
+    long = {f.name for f in chosen if f.row.name.startswith("vpternlog") and f.length >= 32}
+    assert len(chosen) > 300
+    assert {f.name for f in chosen if not entries[f.number][0]} <= long
+    assert {f.name for f in chosen if not entries[f.number][1]} <= {f.name for f in chosen if f.length == 64} & long

@@ -16,7 +16,7 @@ from pyemu.jit.loaded import Native, native
 from pyemu.until import Instructions
 from tests.differential.lockstep import difference, machines
 
-EAGER_LIMIT = 2600  # handlers that the first start may have to wait for
+EAGER_LIMIT = 2850  # handlers that the first start may have to wait for
 
 
 def forget(code: Native, forms: list[Form]) -> None:
