@@ -473,7 +473,8 @@ def can_take(s: State) -> int:
 
 
 def take_interrupts(s: State) -> int:
-    """Between two instructions: deliver a waiting NMI or external interrupt. 0 nothing, 1 delivered, 2 shutdown."""
+    """Between two instructions: deliver a waiting NMI or external interrupt. 0 nothing, 1 delivered, 2 shutdown. A
+    delivery counts as an instruction, so that the count says whether it has happened."""
     if s[SHADOW] > s[ICOUNT]:
         return 0
     vector = NMI
@@ -494,4 +495,6 @@ def take_interrupts(s: State) -> int:
     if deliver(s, vector, 0, kind, s[RIP]) or s[FAULT_VECTOR] != NO_FAULT:
         if deliver_fault(s):
             return SHUTDOWN
+        return DELIVERED
+    s[ICOUNT] = s[ICOUNT] + 1
     return DELIVERED

@@ -2,15 +2,15 @@
 
 `read` and `write` return 0, or 1 with a fault raised; a value comes in State[VALUE]. They handle everything: misses,
 MMIO, ROM,
-accesses that cross a page, pages that hold translated code, data breakpoints, alignment checks. Generated code repeats
-only the hit on plain RAM.
+accesses that cross a page, pages that hold translated code or must be saved before they change, data breakpoints,
+alignment checks. Generated code repeats only the hit on plain RAM.
 """
 
 from __future__ import annotations
 
 from pyemu.cpu import debug, hooks, mode, paging, physical, tlb
 from pyemu.cpu.faults import AC, GP, SS, raise_fault
-from pyemu.cpu.primitives import code_page_written, mmio_read, mmio_write
+from pyemu.cpu.primitives import before_write, mmio_read, mmio_write, page_flags
 from pyemu.cpu.state import EFER, FAULT_VECTOR, HOOK_WATCH_COUNT, M64, MMU, NO_FAULT, NO_PAGE, RAM_BASE, VALUE, State
 
 READ, WRITE, EXEC, STACK, SYSTEM = 0, paging.WRITE, paging.EXEC, paging.STACK, paging.SYSTEM
@@ -128,7 +128,9 @@ def write_slow(s: State, linear: int, size: int, value: int, access: int) -> int
     if tag & tlb.CODE_FLAG:
         if physical.kind(s, address) == physical.ROM:
             return 0
-        code_page_written(s, address, size)
+        before_write(s, address, size)
+        if page_flags(s, address) == 0:  # all is done that a first write has to do
+            s[e + tlb.WRITE_TAG] = tag & ~tlb.CODE_FLAG
     return physical.ram_write(s, address, size, value)
 
 

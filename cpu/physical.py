@@ -1,13 +1,14 @@
 """Guest physical memory: what lies at an address, and the one gate for writes that bypass the inline fast path.
 
 The machine describes its memory in State[RANGES] as sorted (start, end, kind) triples; what no range covers is MMIO.
-RAM and ROM live at host address State[RAM_BASE] + physical address. Mechanism subset.
+RAM and ROM live at host address State[RAM_BASE] + physical address. A byte for each page says what a first write must
+do. Mechanism subset.
 """
 
 from __future__ import annotations
 
 from pyemu.cpu.primitives import (
-    code_page_written,
+    before_write,
     mmio_read,
     mmio_write,
     ram8,
@@ -70,7 +71,7 @@ def write(s: State, address: int, size: int, value: int) -> int:
     """Write 1, 2, 4 or 8 bytes that do not cross a page; ROM ignores it."""
     where = kind(s, address)
     if where == RAM:
-        code_page_written(s, address, size)
+        before_write(s, address, size)
         return ram_write(s, address, size, value)
     if where == MMIO or where == SHADOW:
         return mmio_write(s, address, size, value)
@@ -79,4 +80,4 @@ def write(s: State, address: int, size: int, value: int) -> int:
 
 def writable(s: State, address: int, length: int) -> int:
     """Call before changing `length` bytes of RAM within one page by other means."""
-    return code_page_written(s, address, length)
+    return before_write(s, address, length)

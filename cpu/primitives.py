@@ -6,11 +6,12 @@ RAM is addressed by guest physical address and is not checked here: callers chec
 
 from __future__ import annotations
 
+import ctypes
 import zlib
 from collections.abc import Callable
 from importlib import import_module
 
-from pyemu.cpu.state import M64, RIP, State
+from pyemu.cpu.state import M64, PAGE_FLAGS, RAM_BASE, RIP, SAVED_COUNT, SAVED_NUMBERS, SAVED_PAGES, State
 
 
 def sext(value: int, bits: int) -> int:
@@ -122,14 +123,34 @@ def call_service(s: State, number: int, a: int, b: int) -> int:
     return known(s, a, b) & M64
 
 
-def code_page_written(s: State, address: int, size: int) -> int:
-    """A store is about to change `size` bytes that may hold translated code; the native twin drops what they touch."""
+# Bits of a page's byte in State[PAGE_FLAGS]: what the first write to it must do. The page walk, the string instructions
+# and the machine come through before_write() too.
+HAS_CODE = 1  # drop what was translated from the bytes
+UNSAVED = 2  # save the page: it has not changed since the last snapshot
+UNSEEN = 4  # nothing more: the page has not changed since somebody began to look
+TRACKED = UNSAVED | UNSEEN
+
+
+def before_write(s: State, address: int, size: int) -> int:
+    """A store is about to change `size` bytes within a page. The native twin also drops what was translated from
+    them."""
+    flags = page_flags(s, address)
+    if flags & TRACKED:
+        where = s[PAGE_FLAGS] + (address >> 12)
+        if flags & UNSAVED:
+            count = s[SAVED_COUNT]
+            number = (address >> 12).to_bytes(8, "little")
+            ctypes.memmove(s[SAVED_NUMBERS] + 8 * count, number, 8)
+            ctypes.memmove(s[SAVED_PAGES] + 4096 * count, s[RAM_BASE] + (address & ~0xFFF), 4096)
+            s[SAVED_COUNT] = count + 1
+        ctypes.c_uint8.from_address(where).value = flags & ~TRACKED
     return 0
 
 
-def code_page_flag(s: State, page: int) -> int:
-    """Nonzero if translated code comes from this physical page. The reference interpreter translates nothing."""
-    return 0
+def page_flags(s: State, address: int) -> int:
+    """The byte of the page at a physical address in RAM."""
+    base = s[PAGE_FLAGS]
+    return ctypes.c_uint8.from_address(base + (address >> 12)).value if base else 0
 
 
 def leave_block(s: State) -> int:

@@ -16,6 +16,7 @@ from pyemu.cpu.decode import record as rc
 from pyemu.cpu.decode.decoder import decode
 from pyemu.cpu.host import Exit, Host
 from pyemu.cpu.ops import build_table
+from pyemu.cpu.primitives import before_write
 from pyemu.cpu.state import (
     CS,
     EXIT_REQUEST,
@@ -64,12 +65,12 @@ class Reference:
             if s[EXIT_REQUEST]:
                 s[EXIT_REQUEST] = 0
                 return Exit.REQUEST
+            if s[ICOUNT] >= s[ICOUNT_LIMIT]:
+                return Exit.BUDGET
             if (s[IRQ_PENDING] or s[NMI_PENDING]) and interrupts.take_interrupts(s) == SHUTDOWN:
                 return Exit.SHUTDOWN
             if s[HALTED]:
                 return Exit.HALT
-            if s[ICOUNT] >= s[ICOUNT_LIMIT]:
-                return Exit.BUDGET
             if s[PENDING_DEBUG] and debug.waiting(s):
                 if interrupts.deliver_fault(s) == SHUTDOWN:
                     return Exit.SHUTDOWN
@@ -105,6 +106,15 @@ class Reference:
             result = hooks.before(s, linear, packed, int(s[RIP] != self.following))
             if result != hooks.AGAIN:
                 return result == hooks.STOP
+
+    def state_replaced(self) -> None:
+        """The registers are about to be others."""
+        tlb.flush_all(self.state)
+
+    def written(self, address: int, length: int) -> None:
+        """RAM is about to change behind the vCPU's back (DMA, debugger)."""
+        for page in range(address & ~0xFFF, address + length, 0x1000):
+            before_write(self.state, page, 1)
 
     def step(self) -> int:
         """Execute one instruction and deliver what it raises; nonzero for a triple fault."""

@@ -13,7 +13,7 @@ must be aligned: no tag there lets the inline check succeed. A page with a data 
 from __future__ import annotations
 
 from pyemu.cpu import physical
-from pyemu.cpu.primitives import code_page_flag, mappings_changed
+from pyemu.cpu.primitives import mappings_changed, page_flags
 from pyemu.cpu.state import (
     ALIGNED_CLEAN,
     HIGH_HALF,
@@ -39,7 +39,7 @@ from pyemu.cpu.state import (
 SUPERVISOR_SMAP, USER, SUPERVISOR, USER_ALIGNED = 0, 1, 2, 3  # odd ones are user
 INVALID = M64
 MMIO_FLAG = 2  # not RAM: every access goes through the machine
-CODE_FLAG = 4  # on a write tag: the page holds translated code, or is ROM
+CODE_FLAG = 4  # on a write tag: the page has a flag (physical.py), such as translated code from it, or is ROM
 WATCH_FLAG = 8  # on read and write tags: a data breakpoint, or memory that the debugger watches, lies in the page
 ALIGN_FLAG = 16  # on read and write tags of USER_ALIGNED: misaligned accesses raise #AC
 PAGE = 0xFFFFFFFFFFFFF000
@@ -171,7 +171,7 @@ def fill(s: State, linear: int, mmu: int, page: int, rights: int, user_ok: int, 
             tag = tag | CODE_FLAG
         elif where == physical.SHADOW:
             tag = tag | MMIO_FLAG
-        elif where == physical.RAM and code_page_flag(s, page):
+        elif where == physical.RAM and page_flags(s, page):
             tag = tag | CODE_FLAG
         s[e + WRITE_TAG] = tag
     else:

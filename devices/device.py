@@ -1,7 +1,6 @@
 """What all devices share: the state record with its snapshot and restore, and splitting of wide accesses to byte
 ports."""
 
-import copy
 import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -27,8 +26,12 @@ class Device:
 
     def restore(self, record: Mapping[str, Any]) -> None:
         """Take over a snapshot. The clock must already stand where it stood when the snapshot was taken."""
-        _fill(self.state, record)
+        self.refill(record)
         self.resync()
+
+    def refill(self, record: Mapping[str, Any]) -> None:
+        """Only the state, once all devices have been restored: settling may have changed it."""
+        _fill(self.state, record)
 
     def resync(self) -> None:
         """Recompute what derives from `state`: cached values, armed timers, levels of output lines."""
@@ -48,9 +51,9 @@ def _fill(target: Any, record: Mapping[str, Any]) -> None:
             for item, item_record in zip(current, value, strict=True):
                 _fill(item, item_record)
         elif isinstance(current, list):
-            current[:] = copy.deepcopy(value)  # in place: others may hold a reference to the list
+            current[:] = value  # in place: others may hold a reference to the list
         else:
-            setattr(target, name, copy.deepcopy(value))
+            setattr(target, name, bytearray(value) if isinstance(value, bytearray) else value)
 
 
 def read_wide(read_byte: Callable[[int, int], int], offset: int, size: int) -> int:

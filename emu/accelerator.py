@@ -27,6 +27,8 @@ class Accelerator(Protocol):
 
     def watches_changed(self) -> None:
         """The watched ranges of memory are others. Likewise."""
+    def state_replaced(self) -> None:
+        """The registers are about to be others: forget where linear addresses lead. Not while `run` runs."""
 
 
 def describe_memory(s: State, ram: GuestRam) -> None:
@@ -48,7 +50,9 @@ def make_accelerator(name: str, s: State, host: Host, ram: GuestRam) -> Accelera
     if name == "reference":
         from pyemu.cpu.reference import Reference
 
-        return Reference(s, host, ram.whole)
+        reference = Reference(s, host, ram.whole)
+        ram.on_write = reference.written
+        return reference
     from pyemu.jit.engine import Engine
 
     engine = Engine(s, host, ram.whole, mode=name)

@@ -20,6 +20,7 @@ from pyemu.devices.apic import Apic
 from pyemu.devices.apic_bus import ApicBus
 from pyemu.devices.coprocessor import CoprocessorError
 from pyemu.devices.debug_ports import DebugConsole, DebugExit, PostPort
+from pyemu.devices.device import Device
 from pyemu.devices.fw_cfg import (
     E820_FORMAT,
     FILE_BOOT_FAIL_WAIT,
@@ -115,6 +116,7 @@ class Board:
         self._wire_serial(clock, serial_ports)
         self._wire_pci(clock, machine)
         self._wire_keyboard()
+        self._storages: list[pc_testdev.Storage] = []
         self._wire_debug(debug_exit, debugcon, debugcon_port)
         if testdev:
             self._wire_testdev()
@@ -124,6 +126,21 @@ class Board:
             self.reset_control, self.smi_ports, self.config_ports, self.pci, self.i8042, self.fw_cfg, *self.uarts,
         ]  # fmt: skip
         self._firmware_setup()
+
+    @property
+    def devices(self) -> dict[str, Device]:
+        """All devices with a state, in the order in which they are restored: a controller comes after those whose lines
+        go to it, since what their edges do to it isn't part of its own record."""
+        found: dict[str, Device] = {
+            "pit": self.pit, "rtc": self.rtc, "hpet": self.hpet, "acpi pm": self.pm, "i8042": self.i8042,
+            "reset control": self.reset_control, "smi ports": self.smi_ports, "pci ports": self.config_ports,
+            "fw_cfg": self.fw_cfg, "coprocessor": self.coprocessor, "post": self._post,
+        }  # fmt: skip
+        found |= {f"serial{number}": uart for number, uart in enumerate(self.uarts)}
+        found |= {f"testdev {number}": storage for number, storage in enumerate(self._storages)}
+        functions = self.pci.functions.items()
+        found |= {f"pci 00:{devfn >> 3:02x}.{devfn & 7}": function for devfn, function in functions}
+        return found | {"pic": self.pic, "ioapic": self.ioapic, "apic": self.apic}
 
     # ---- wiring --------------------------------------------------------------------------------------------
 
@@ -247,7 +264,8 @@ class Board:
         self.ports.claim(FW_CFG, 12, self.fw_cfg, widest=4, name="fw_cfg")
 
     def _wire_debug(self, debug_exit: DebugExitConfig | None, debugcon: CharBackend | None, console_port: int) -> None:
-        self.ports.claim(POST, 1, PostPort(), name="post")
+        self._post = PostPort()
+        self.ports.claim(POST, 1, self._post, name="post")
         if debugcon is not None:
             self.ports.claim(console_port, 1, DebugConsole(debugcon), name="debug console")
         if debug_exit is not None:
@@ -259,6 +277,8 @@ class Board:
     def _wire_testdev(self) -> None:
         """QEMU's pc-testdev. The console, if it is there, keeps its port among the storage's."""
         storage = pc_testdev.Storage(pc_testdev.STORAGE_PORTS)
+        memory = pc_testdev.Storage(pc_testdev.MEMORY_SIZE)
+        self._storages = [storage, memory]
         lines = [line.input() for line in self._isa]
         lines += [self.ioapic.line(pin) for pin in range(len(lines), pc_testdev.LINES)]
         self.ports.claim(pc_testdev.STORAGE_PORT, pc_testdev.STORAGE_PORTS, storage, widest=4, name="pc-testdev")
@@ -268,7 +288,6 @@ class Board:
             if self.ports.name(port) == "unclaimed":
                 self.ports.claim(port, 1, storage, name="pc-testdev", origin=pc_testdev.BYTES_PORT)
         self.ports.claim(pc_testdev.LINES_PORT, pc_testdev.LINES, pc_testdev.LinePorts(lines), name="pc-testdev")
-        memory = pc_testdev.Storage(pc_testdev.MEMORY_SIZE)
         self.mmio.claim(pc_testdev.MEMORY_BASE, pc_testdev.MEMORY_SIZE, memory, widest=8, name="pc-testdev")
 
     # ---- what guests can move ------------------------------------------------------------------------------

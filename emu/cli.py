@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pyemu import __version__
@@ -23,6 +23,7 @@ from pyemu.config import (
     parse_size,
 )
 from pyemu.log import ITEMS, LogError, parse_items
+from pyemu.snapshot_error import SnapshotError
 
 if TYPE_CHECKING:
     from pyemu.until import Stop
@@ -100,6 +101,10 @@ OPTIONS = (
     Option(("s",), "", "the same as -gdb tcp::1234"),
     Option(("gdb",), "DEV", "let gdb connect: tcp::PORT (from here), tcp:HOST:PORT, unix:PATH, stdio; see also -S"),
     Option(("coverage",), "FILE", "write which blocks of code were executed, at the end, in drcov's format"),
+    Option(("loadvm",), "FILE", "go on from a file that savevm has made; options default to its machine"),
+    Option(("record",), "FILE", "note everything that reaches the guest from outside, so that the run can be replayed"),
+    Option(("replay",), "FILE", "run what -record has noted; the machine and its guest are the recorded ones"),
+    Option(("history",), "", "like -record, but in memory: for going back (reverse-step, reverse-continue)"),
     Option(("icount",), "N", "count time in instructions of 2^N ns: N or shift=N[,sleep=on|off]"),
     Option(("seed",), "N", "make the guest's random numbers (RDRAND) the same in each run"),
     Option(("symbols",), "FILE", "symbols of the guest's kernel: an ELF file or System.map", repeats=True),
@@ -333,12 +338,25 @@ def make_config(options: Arguments) -> MachineConfig:
         unpack_kernel="unpack-kernel" in options,
         name=options.text("name"),
         seed=_integer(seed, "-seed", 0, 2**64 - 1) if seed is not None else None,
+        record=options.get("record") if "history" not in options else options.text("record"),
+        replay=options.get("replay"),
         log_items=parse_items(options.text("d")),
         log_file=options.get("D"),
         symbols=tuple(options.all("symbols")),
     )
+    if (path := options.get("loadvm")) is not None:
+        config = _from_snapshot(config, path, options)
     config.check()
     return config
+
+
+def _from_snapshot(config: MachineConfig, path: str, options: Arguments) -> MachineConfig:
+    """Options that weren't given are the snapshot's."""
+    from pyemu.snapshot_file import adopt, read_header
+
+    names = {"memory": "m", "machine": "M", "bios_path": "L", "unpack_kernel": "unpack-kernel"}
+    names |= {"debug_exit": "device", "testdev": "device", "debugcon_port": "debugcon"}
+    return replace(adopt(config, read_header(path), lambda name: names.get(name, name) in options), loadvm=path)
 
 
 def _fail(message: str, status: int) -> int:
@@ -362,6 +380,8 @@ def main(arguments: list[str] | None = None) -> int:
             print(cpu_help())
             return 0
         config = make_config(options)
+    except SnapshotError as error:
+        return _fail(str(error), STATUS_FAILURE)
     except (UsageError, ConfigError, LogError) as error:
         return _fail(str(error), STATUS_USAGE)
     return run(config)
@@ -382,7 +402,7 @@ def run(config: MachineConfig) -> int:
         return _fail(str(error), STATUS_USAGE)
     except ChardevError as error:
         return _fail(str(error), STATUS_FAILURE)
-    except (BootError, LogError, NoMemory, SymbolError) as error:
+    except (BootError, LogError, NoMemory, SnapshotError, SymbolError) as error:
         return _fail(str(error), STATUS_FAILURE)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
@@ -391,7 +411,8 @@ def run(config: MachineConfig) -> int:
         if machine.cpu.warning:
             print(f"pyemu: warning: {machine.cpu.warning}", file=sys.stderr)
         name = f"{config.name}: " if config.name else ""
-        print(f"pyemu: {name}{machine.image.description}", file=sys.stderr)
+        start = machine.image.description if config.loadvm is None else f"going on from {config.loadvm}"
+        print(f"pyemu: {name}{start}", file=sys.stderr)
         try:
             stop = machine.wait_end()
         except KeyboardInterrupt:

@@ -9,7 +9,8 @@ calls `run_due`, with the device lock held by that caller.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from pyemu.outside import Outside
 
@@ -64,6 +65,7 @@ class Clock:
         self._wall_start = outside.wall_ns() if wall_start_ns is None else wall_start_ns
         self._heap: list[tuple[int, int, int, ClockTimer]] = []
         self._sequence = 0
+        self._timers: list[ClockTimer] = []  # of the devices, in the order in which they were made
         # Called when the earliest deadline moved closer: somebody may be sleeping until a later one.
         self.on_earlier: Callable[[], None] | None = None
 
@@ -85,7 +87,34 @@ class Clock:
         return self.now_ns() * TSC_HZ // _NS
 
     def timer(self, callback: Callable[[], None]) -> ClockTimer:
-        return ClockTimer(self, callback)
+        """A device's alarm, which belongs to a snapshot; others make a ClockTimer themselves."""
+        timer = ClockTimer(self, callback)
+        self._timers.append(timer)
+        return timer
+
+    def snapshot(self) -> dict[str, Any]:
+        """The time, and the devices' alarms in the order in which they will fire."""
+        number = {id(timer): n for n, timer in enumerate(self._timers)}
+        alarms = [
+            [number[id(timer)], deadline]
+            for deadline, _, generation, timer in sorted(self._heap, key=lambda entry: entry[:2])
+            if generation == timer.generation and id(timer) in number
+        ]
+        return {"now": self.now_ns(), "wall_start": self._wall_start, "alarms": alarms}
+
+    def restore(self, record: Mapping[str, Any]) -> None:
+        """Take over the time; restore_alarms() follows when the devices have theirs. While the machine stands still."""
+        self._wall_start = record["wall_start"]
+        self._set_now(record["now"])
+
+    def restore_alarms(self, record: Mapping[str, Any]) -> None:
+        for timer in self._timers:
+            timer.cancel()
+        for number, deadline in record["alarms"]:
+            self._timers[number].arm(deadline)
+
+    def _set_now(self, ns: int) -> None:
+        raise NotImplementedError
 
     def push(self, timer: ClockTimer, deadline: int) -> None:
         """For ClockTimer only."""
@@ -143,6 +172,9 @@ class RealTimeClock(Clock):
         if self._paused_at is None:
             self._paused_at = self.now_ns()
 
+    def _set_now(self, ns: int) -> None:
+        self._paused_at = ns
+
     def resume(self) -> None:
         if self._paused_at is not None:
             self._offset = self._monotonic() - self._paused_at
@@ -162,6 +194,10 @@ class CountedClock(Clock):
 
     def now_ns(self) -> int:
         return (self._instructions() << self.shift) + self._skipped
+
+    def _set_now(self, ns: int) -> None:
+        """The instruction count must already be what it shall be."""
+        self._skipped += ns - self.now_ns()
 
     def skip_to(self, ns: int) -> None:
         """The vCPU is halted and nothing happens before `ns`."""

@@ -86,6 +86,9 @@ class MachineConfig:
     gdb: str | None = None  # where gdb can connect, as for -gdb
     qmp: tuple[str, ...] = ()  # character devices with QMP, as for -qmp
     symbols: tuple[str, ...] = ()  # files with symbols of the guest's programs
+    loadvm: str | None = None  # a snapshot file to begin with
+    record: str | None = None  # a file for what reaches the guest from outside; "" keeps it in memory, for going back
+    replay: str | None = None  # such a file, to be run again
     seed: int | None = None  # of the guest's random numbers; None: the host's
     wall_start_ns: int | None = None  # what the RTC shows at power-on; None: the host's time
 
@@ -116,6 +119,8 @@ class MachineConfig:
             raise ConfigError("-kernel together with -bios is not supported: pyemu starts kernels itself")
         if not 0 <= self.debugcon_port <= 0xFFFF:
             raise ConfigError(f"debug console: port {self.debugcon_port:#x} doesn't exist")
+        if self.record is not None and self.replay is not None:
+            raise ConfigError("-record and -replay exclude each other")
         if self.icount is not None and not 0 <= self.icount.shift <= 10:
             raise ConfigError(f"icount shift {self.icount.shift} is not in 0..10")
         self._check_chardevs()

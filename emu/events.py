@@ -35,6 +35,7 @@ class Events:
 
     def __init__(self) -> None:
         self.listeners: list[Listener] = []
+        self.stop_listeners: list[Callable[[Stop], None]] = []  # told of every stop, on the vCPU's thread
         self.has_run = False
         self._quiet = 0  # pauses that are nobody's business
         self._shutdown_told = False
@@ -49,6 +50,8 @@ class Events:
         """The vCPU stands."""
         if stop.kind in RESUMABLE and stop.message != A_LOOK:
             self.tell("STOP")
+        for listener in self.stop_listeners:
+            listener(stop)
 
     def tell_shutdown(self, stop: Stop) -> None:
         """The machine is over: told once."""
@@ -68,15 +71,23 @@ class Events:
         self.loop.resume()
 
     @contextmanager
+    def unannounced(self) -> Iterator[None]:
+        """Nobody is told of what stops and goes on in here."""
+        self._quiet += 1
+        try:
+            yield
+        finally:
+            self._quiet -= 1
+
+    @contextmanager
     def standing(self: Machine) -> Iterator[None]:  # type: ignore[misc]
         """The processor stands still for as long as the block lasts, without anybody being told."""
         was_running = self.running
-        self._quiet += 1
-        try:
-            if was_running:
-                self.pause(A_LOOK)
-            yield
-        finally:
-            if was_running and self.loop.final is None:
-                self.resume()
-            self._quiet -= 1
+        with self.unannounced():
+            try:
+                if was_running:
+                    self.pause(A_LOOK)
+                yield
+            finally:
+                if was_running and self.loop.final is None:
+                    self.resume()

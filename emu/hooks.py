@@ -15,8 +15,8 @@ The tables that the processor looks at are described in pyemu.cpu.hooks; here is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -141,6 +141,11 @@ class Hook:
     def remove(self) -> None:
         """Take the hook out again, at once; nothing happens if it is out already."""
         self._owner.remove(self)
+
+    @property
+    def calls(self) -> bool:
+        """Whether it calls Python, rather than only stop the guest."""
+        return self._function is not None or self._test is not None
 
     @property
     def active(self) -> bool:
@@ -271,6 +276,20 @@ class Hooks:
                 return
             self.all.remove(hook)
         self._changed()
+
+    @contextmanager
+    def suspended(self, keep: Callable[[Hook], bool] = lambda hook: False) -> Iterator[None]:
+        """As if there were no hooks, or only some: for code that is executed again. Those set meanwhile count."""
+        with self._lock:
+            before = list(self.all)
+            self.all = [hook for hook in before if keep(hook)]
+        self._changed()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self.all = before + [hook for hook in self.all if hook not in before]
+            self._changed()
 
     def _check_room(self, hook: Hook) -> None:
         future = [*self.all, hook]

@@ -68,11 +68,6 @@ class Inspectable:
 
         return Trace(self, path, begin, end, memory)
 
-    def inject_nmi(self) -> None:
-        """A non-maskable interrupt, as from a button."""
-        with self._lock:
-            self.loop.raise_nmi()
-
     def set_log_items(self, items: frozenset[str]) -> None:
         """What `-d` asks for, while the machine is stopped."""
         self.log.items = items

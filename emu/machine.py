@@ -10,11 +10,12 @@ Here everything is put together; the parts are in `board` (devices), `runloop` (
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -24,29 +25,34 @@ from pyemu.board import Board
 from pyemu.chardev import Capture, Chardev, ChardevError, FdChardev, Mux, open_chardev
 from pyemu.clock import Clock, ClockTimer, CountedClock, RealTimeClock
 from pyemu.config import ACCELERATORS, ConfigError, MachineConfig, parse_size
+from pyemu.controls import Controllable
+from pyemu.cpu import cpuid
 from pyemu.cpu.fpu_state import ES as FSW_ES
 from pyemu.cpu.state import ICOUNT, IGNNE, State, new_state
 from pyemu.cpuoption import choose
 from pyemu.cpustart import apply_cpu, load_memory
 from pyemu.events import Events
 from pyemu.firmware.boot import BootRequest, prepare
-from pyemu.firmware.boot_image import BootImage
+from pyemu.firmware.boot_image import BootError, BootImage
 from pyemu.firmware.e820 import MIB
 from pyemu.firmware.platform import Platform
 from pyemu.hooks import Breakpoint, Hookable, Hooks
 from pyemu.hostcpu import HostCpu
 from pyemu.inspectable import Inspectable
 from pyemu.ioloop import IoLoop
-from pyemu.keys import parse as parse_keys
 from pyemu.log import Log
 from pyemu.memory import GuestRam
 from pyemu.monitor import Monitor
 from pyemu.outside import Outside
 from pyemu.registers import Registers, linear_rip
+from pyemu.reverse import Reversible
 from pyemu.runloop import RunLoop
+from pyemu.savable import Savable, recorded
 from pyemu.serialport import SerialPort
+from pyemu.snapshot import SnapshotTree
 from pyemu.symbols import Symbols
 from pyemu.trace import Tracer
+from pyemu.tracking import PageTracker
 from pyemu.until import RESUMABLE, Address, Condition, GuestTime, SerialText, Stop, StopKind, Until, conditions
 from pyemu.virtual import read_virtual, translate, write_virtual
 
@@ -65,7 +71,7 @@ def make_platform(config: MachineConfig) -> Platform:
     return Platform(has_ecam=config.machine == "q35")
 
 
-class Machine(Hookable, Inspectable, Events):
+class Machine(Hookable, Controllable, Savable, Reversible, Inspectable, Events):
     """One computer. Use it in a with-block: leaving it ends the guest and puts the terminal back."""
 
     def __init__(self, config: MachineConfig | None = None, **options: Any) -> None:
@@ -74,22 +80,11 @@ class Machine(Hookable, Inspectable, Events):
             options["memory"] = parse_size(options["memory"])
         Inspectable.__init__(self)
         Events.__init__(self)
-        self.config = config = replace(config or MachineConfig(), **options)
+        config, self._recording = recorded(replace(config or MachineConfig(), **options))
+        self.config = config
         config.check()
         self.cpu = choose(config.cpu)
         self.platform = make_platform(config)
-        self.image: BootImage = prepare(
-            BootRequest(
-                ram_size=config.memory,
-                kernel=config.kernel,
-                initrd=config.initrd,
-                append=config.append,
-                bios=config.bios,
-                bios_path=config.bios_path,
-                unpack=config.unpack_kernel,
-            ),
-            self.platform,
-        )
         self.log = Log(config.log_items, config.log_file)
         self.outside = Outside(config.seed)
         self._lock = threading.RLock()
@@ -97,14 +92,15 @@ class Machine(Hookable, Inspectable, Events):
         self._stopped = threading.Event()
         self._last_stop = Stop(StopKind.PAUSED)
         self._started = False
-        self.stop_listeners: list[Callable[[Stop], None]] = []  # called on the vCPU's thread, lock held
         self.accelerator: Accelerator | None = None
         self._closed = False
         self._ending: Stop | None = None
         self.state = new_state()
         self.clock: Clock = self._make_clock()
         self.ram = GuestRam(config.memory)
-        for address, data in self.image.roms:
+        self.tracker = PageTracker(self.state, self.ram)
+        self.snapshots = SnapshotTree(self, self.tracker)
+        for address, data in self._roms():
             if address >= MIB:  # what shows below is the board's business
                 self.ram.add_rom(address, data, "rom")
         self.symbols = Symbols(self.state, self.ram.pieces)
@@ -124,6 +120,24 @@ class Machine(Hookable, Inspectable, Events):
             self.ram.close()
             self.log.close()
             raise
+
+    @functools.cached_property
+    def image(self) -> BootImage:
+        """What is loaded at power-on, and at each reset. A machine that goes on from a file may never need it."""
+        config = self.config
+        request = BootRequest(
+            ram_size=config.memory,
+            kernel=config.kernel,
+            initrd=config.initrd,
+            append=config.append,
+            bios=config.bios,
+            bios_path=config.bios_path,
+            unpack=config.unpack_kernel,
+        )
+        return prepare(request, self.platform)
+
+    def _roms(self) -> Sequence[tuple[int, bytes]]:
+        return () if self.config.loadvm is not None and self.config.bios is None else self.image.roms
 
     # ---- putting it together -------------------------------------------------------------------------------
 
@@ -145,7 +159,7 @@ class Machine(Hookable, Inspectable, Events):
             chardev = self._open(spec, f"serial{number}")
             if spec == "mon:stdio":
                 mux = Mux(chardev, self.quit)
-                self._monitors.append(Monitor(self, mux.monitor))
+                self._add_monitor(mux.monitor)
                 chardev = mux.guest
             self.serial_ports.append(SerialPort(f"serial{number}", chardev, self._lock, self.outside))
         self._debugcon: SerialPort | None = None
@@ -153,11 +167,16 @@ class Machine(Hookable, Inspectable, Events):
             chardev = self._open(self.config.debugcon, "debugcon")
             self._debugcon = SerialPort("debugcon", chardev, self._lock, self.outside)
         if self.config.monitor not in (None, "none"):
-            self._monitors.append(Monitor(self, self._open(self.config.monitor, "monitor")))
+            self._add_monitor(self._open(self.config.monitor, "monitor"))
         for number, spec in enumerate(self.config.qmp):
             from pyemu.qmp import QmpServer
 
             self.listeners.append(QmpServer(self, self._open(spec, f"compat_monitor{number}")).event)
+
+    def _add_monitor(self, chardev: Chardev) -> None:
+        monitor = Monitor(self, chardev)
+        self._monitors.append(monitor)
+        self.stop_listeners.append(monitor.stopped)
 
     def _open(self, spec: str, label: str) -> Chardev:
         chardev = open_chardev(spec, label)
@@ -179,7 +198,7 @@ class Machine(Hookable, Inspectable, Events):
             debugcon=self._debugcon,
             debugcon_port=config.debugcon_port,
             machine=config.machine,
-            rom=next((data for address, data in self.image.roms if address < MIB), None),
+            rom=next((data for address, data in self._roms() if address < MIB), None),
         )
         board = self.board
         self.host = HostCpu(
@@ -206,8 +225,10 @@ class Machine(Hookable, Inspectable, Events):
             reset=self.loop.ask_reset,
             power_off=self._power_off,
             debug_exit=self._debug_exit,
-            memory_changed=lambda: self.loop.between_instructions(self._rearrange_memory),
+            memory_changed=lambda: self.loop.between_instructions(self.rearrange_memory),
         )
+        self.outside.schedule = self.loop.between_instructions
+        self.wire_controls()
         self._tracer = Tracer(self.state, self.ram, self.log, self.symbols)
         if self._tracer.wanted:
             self.loop.before_step = self._tracer.before_step
@@ -217,13 +238,18 @@ class Machine(Hookable, Inspectable, Events):
         self.regs = Registers(self.state)
         board.rearrange_memory()
         describe_memory(self.state, self.ram)
-        self._load()
+        if self.config.loadvm is None:
+            self._load()
+        else:
+            cpuid.configure(self.state, self.cpu.model, self.cpu.features)
+            with self._lock:
+                self.load_file(self.config.loadvm)
         if config.gdb not in (None, "none"):
             from pyemu.gdbserver.server import GdbServer, parse_place
 
             self.gdb = GdbServer(self, parse_place(config.gdb))
 
-    def _rearrange_memory(self) -> None:
+    def rearrange_memory(self) -> None:
         """The host bridge has turned ROM into RAM or back. On the vCPU's thread, lock held."""
         if self.board.rearrange_memory():
             describe_memory(self.state, self.ram)
@@ -236,8 +262,13 @@ class Machine(Hookable, Inspectable, Events):
 
     def _reset(self) -> None:
         """On the vCPU's thread, lock held."""
+        try:
+            self.image  # noqa: B018 - the files may be gone
+        except BootError as error:
+            self.loop.ask_stop(Stop(StopKind.FAILURE, 1, f"the guest can't start anew: {error}"))
+            return
         self.board.reset()
-        self._rearrange_memory()
+        self.rearrange_memory()
         for port in self.serial_ports:
             port.reset()
         self._load()
@@ -271,6 +302,7 @@ class Machine(Hookable, Inspectable, Events):
         config = self.config
         if config.kernel is not None and config.serials is not None and "console=ttyS" not in config.append:
             self.io.call_later(_HINT_AFTER_NS, self._hint)
+        self.start_history()
         self.loop.start(accelerator, self.config.reboot)
         if self.gdb is not None:
             self.gdb.start()
@@ -322,6 +354,9 @@ class Machine(Hookable, Inspectable, Events):
             if not self._stopped.wait(_SLICE_S if ending is None else _PATIENCE_S) and ending is not None:
                 return ending  # native code that doesn't listen can't keep the process alive
             self._stopped.clear()
+            last = self._last_stop
+            if last.kind is StopKind.HISTORY_END and last.event == "end" and self.config.shutdown and not self.gdb:
+                return last
         return self.loop.final
 
     def _watch(self, condition: Condition) -> Callable[[], None]:
@@ -329,8 +364,8 @@ class Machine(Hookable, Inspectable, Events):
         if isinstance(condition, SerialText):
             return self._watch_text(condition)
         if isinstance(condition, GuestTime):
-            timer: ClockTimer = self.clock.timer(
-                lambda: self.loop.ask_stop(Stop(StopKind.CONDITION, condition=condition))
+            timer = ClockTimer(
+                self.clock, lambda: self.loop.ask_stop(Stop(StopKind.CONDITION, condition=condition))
             )
             with self._lock:
                 timer.arm(self.clock.now_ns() + int(condition.seconds * 1e9))
@@ -393,25 +428,6 @@ class Machine(Hookable, Inspectable, Events):
     def running(self) -> bool:
         return not self.loop.parked
 
-    def reset(self) -> None:
-        """As if the reset button was pressed."""
-        self._host_resets = True
-        self.loop.ask_reset()
-
-    def power_button(self) -> None:
-        """As if the power button was pressed: the guest gets an ACPI event."""
-        self.tell("POWERDOWN")
-        with self._lock:
-            self.board.press_power_button()
-
-    def press(self, keys: str) -> None:
-        """Press keys of the PS/2 keyboard together and let them go: `a`, `shift-a`, `ctrl-alt-delete` (see `keys`)."""
-        codes = parse_keys(keys)
-        with self._lock:
-            for code, extended in codes:
-                self.board.i8042.key(code, True, extended)
-            for code, extended in reversed(codes):
-                self.board.i8042.key(code, False, extended)
 
     def quit(self) -> None:
         """End the machine, from any thread."""
@@ -494,13 +510,10 @@ class Machine(Hookable, Inspectable, Events):
         self._end(Stop(StopKind.FAILURE, 1, f"internal error: {type(error).__name__}: {error}", error=error))
 
     def _on_stop(self, stop: Stop) -> None:
-        self.tell_stop(stop)
-        for monitor in self._monitors:
-            monitor.stopped(stop)
         self._last_stop = stop
         self._stopped.set()
-        for listener in self.stop_listeners:
-            listener(stop)
+        if not self._quiet:
+            self.tell_stop(stop)
 
     def _hint(self) -> None:
         if self.running and not any(port.output_seen for port in self.serial_ports):
@@ -529,6 +542,8 @@ class Machine(Hookable, Inspectable, Events):
             self._close_chardevs()
             self.io.stop()
             self.log.close()
+            self.close_history()
+        self.tracker.close()
         if ended:
             # A vCPU that didn't stop may still be writing to guest memory: better leak it than crash.
             self.ram.close()

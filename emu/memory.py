@@ -9,6 +9,7 @@ of ranges kept here; dispatch of accesses that aren't RAM is in `bus`.
 from __future__ import annotations
 
 import ctypes
+import os
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ MAX_RAM = 256 << 30
 _PROT_NONE = 0
 _PROT_READ_WRITE = 1 | 2
 _MAP_PRIVATE = 0x02
+_MAP_FIXED = 0x10
 _MAP_ANONYMOUS = 0x20
 _MAP_NORESERVE = 0x4000
 _MAP_FAILED = ctypes.c_void_p(-1).value
@@ -111,7 +113,7 @@ class GuestRam:
     """RAM (and ROM images) of one machine. Implements `pyemu.devices.interfaces.GuestMemory`.
 
     `read` and `write` are for loaders, DMA and the debugger: they check bounds strictly, and `write` is the gate
-    that tells the accelerator (through `on_write`) which bytes changed behind its back.
+    that tells the accelerator (through `on_write`) which bytes are about to change behind its back.
     """
 
     def __init__(self, size: int) -> None:
@@ -212,16 +214,28 @@ class GuestRam:
     def write(self, address: int, data: bytes) -> None:
         length = len(data)
         view, at = self._span(self._writable, address, length)
+        self.touch(address, length)
         view[at : at + length] = data
+
+    def touch(self, address: int, length: int) -> None:
+        """Say that bytes of RAM are about to change by other means than `write`."""
         if self.on_write is not None and length:
             self.on_write(address, length)
+
+    def map_file(self, descriptor: int, offset: int, start: int, end: int) -> None:
+        """Let a part of RAM begin with a file's contents, privately: writes don't reach the file. The processor stands
+        still, and whoever knows what was there must be told."""
+        flags = _MAP_PRIVATE | _MAP_FIXED
+        address = self.host_base + start
+        found = self._libc.mmap(address, end - start, _PROT_READ_WRITE, flags, descriptor, offset)
+        if found != address:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
     def clear(self) -> None:
         """All RAM reads as zero again (power cycle); gives the pages back to the host."""
         for start, end, _ in self._writable:
+            self.touch(start, end - start)
             self._libc.madvise(self.host_base + start, end - start, _MADV_DONTNEED)
-            if self.on_write is not None:
-                self.on_write(start, end - start)
 
     def close(self) -> None:
         """Give the memory back. Views and generated code must no longer be used."""

@@ -7,17 +7,25 @@ it means giving them again. Nothing else in the machine may read a host clock on
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from collections.abc import Callable
-from random import Random
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pyemu.history import History
 
 
 class Outside:
     """The live host; with a seed, random bytes are the same in each run."""
 
     def __init__(self, seed: int | None = None) -> None:
-        self._random = None if seed is None else Random(seed)
+        self._seed = seed
+        self.drawn = 0  # random blocks given so far: belongs to a snapshot
+        self.sources: dict[str, Callable[[str], object]] = {}
+        self.history: History | None = None
+        self.schedule: Callable[[Callable[[], None]], None] = lambda work: work()
 
     def monotonic_ns(self) -> int:
         return time.monotonic_ns()
@@ -27,8 +35,29 @@ class Outside:
         return time.time_ns()
 
     def random_bytes(self, length: int) -> bytes:
-        return os.urandom(length) if self._random is None else self._random.randbytes(length)
+        if self._seed is None:
+            return os.urandom(length)
+        self.drawn += 1
+        block = hashlib.shake_128(f"{self._seed} {self.drawn}".encode())
+        return block.digest(length)
 
-    def input(self, source: str, data: bytes, deliver: Callable[[bytes], None]) -> None:
-        """Bytes from the host for the guest's device behind `source` (called with the device lock held)."""
-        deliver(data)
+    def source(self, name: str, receive: Callable[[str], object]) -> None:
+        """Say who in the machine takes what comes from a source; it takes plain text."""
+        self.sources[name] = receive
+
+    def at_boundary(self, work: Callable[[], None]) -> None:
+        """Do `work`, which may deliver(), at a moment that a recording can name. Device lock held."""
+        if self.history is None:
+            work()
+        elif not self.history.replaying:
+            self.schedule(work)
+
+    def seen(self) -> bool:
+        """The guest repeats its past: what it does now has been shown."""
+        return self.history is not None and self.history.seen()
+
+    def deliver(self, name: str, data: str) -> object:
+        """Something from outside for the guest, in work that at_boundary() does; gives what the receiver gives."""
+        if self.history is not None:
+            self.history.note(name, data)
+        return self.sources[name](data)

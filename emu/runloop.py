@@ -33,6 +33,7 @@ from pyemu.cpu.state import (
     State,
 )
 from pyemu.devices.interfaces import LocalApic
+from pyemu.history import History
 from pyemu.hooks import Hooks
 from pyemu.hostcpu import HostCpu
 from pyemu.log import Log
@@ -91,6 +92,7 @@ class RunLoop:
         self._chains = 0
         self._target: tuple[int, Condition] | None = None  # instruction count at which to stop
         self.before_step: Callable[[], None] | None = None  # set: single steps, and this is called before each
+        self.history: History | None = None
         self.on_shutdown: Callable[[], None] = lambda: None  # before a triple fault's reset
         self.on_over: Callable[[Stop], None] = lambda stop: None  # before `final` is set
         self.accelerator: Accelerator | None = None
@@ -196,6 +198,12 @@ class RunLoop:
             self.set_conditions([Instructions(1)])
             self.resume()
 
+    def revive(self) -> None:
+        """The machine is over, but is about to be in a state before its end."""
+        with self._cond:
+            if self.final is not None and self._thread.is_alive():
+                self.final = None
+
     def cancel_stop(self) -> None:
         """Forget a request to stop that came while nothing ran."""
         with self._cond:
@@ -263,6 +271,8 @@ class RunLoop:
                     return False
                 while self._work:
                     self._work.pop(0)()
+                if self.history is not None and self._running:
+                    self.history.serve()
                 if self._reset_asked:
                     self._reset_asked = False
                     self._reset()
@@ -323,6 +333,8 @@ class RunLoop:
                 deadline = self._counted.next_deadline()
                 if deadline is not None:
                     budget = max(1, self._counted.instructions_until(deadline))
+        if self.history is not None:
+            budget = min(budget, self.history.budget())
         if self._target is not None:
             left = self._target[0] - s[ICOUNT]
             if left <= 0:
@@ -356,6 +368,7 @@ class RunLoop:
             or self._work
             or self._ending
             or not self._running
+            or (self.history is not None and self.history.is_due())
         )
 
     def _halted(self) -> None:
@@ -370,11 +383,17 @@ class RunLoop:
     def _idle(self, clock: CountedClock) -> None:
         """Instruction-counted time while nothing runs: jump to the next deadline. Lock held."""
         deadline = clock.next_deadline()
+        if self.history is not None and self.history.replaying:
+            wake = self.history.wake_ns()
+            if wake is not None and (deadline is None or wake < deadline):
+                clock.skip_to(wake)
+                return
         if deadline is None:
             self._cond.wait()
             return
         ahead = deadline - clock.now_ns()
-        if ahead > 0 and self._icount is not None and self._icount.sleep:
+        replaying = self.history is not None and self.history.replaying
+        if ahead > 0 and self._icount is not None and self._icount.sleep and not replaying:
             started = time.monotonic_ns()
             if self._cond.wait_for(self._awake, ahead / 1e9):
                 clock.skip_to(min(deadline, clock.now_ns() + time.monotonic_ns() - started))

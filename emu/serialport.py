@@ -46,16 +46,21 @@ class SerialPort:
         """`ready` says whether the guest has opened the port: what is typed before would be lost in its set-up."""
         self._device = device
         self._ready = ready
+        self._outside.source(self.name, lambda text: device.receive(bytes.fromhex(text)))
+        self._outside.source(f"break on {self.name}", lambda _: receive_break())
 
         def on_break() -> None:
             if self._lock.acquire(timeout=LOCK_PATIENCE_S):
                 try:
-                    receive_break()
+                    self._outside.at_boundary(lambda: self._break())
                 finally:
                     self._lock.release()
 
         self.chardev.on_break = on_break
         self.chardev.on_input = self._input
+
+    def _break(self) -> None:
+        self._outside.deliver(f"break on {self.name}", "")
 
     def start(self, loop: Loop) -> None:
         self._loop = loop
@@ -78,6 +83,8 @@ class SerialPort:
     # ---- guest to host (device lock held) ------------------------------------------------------------------
 
     def write(self, data: bytes) -> None:
+        if self._outside.seen():
+            return
         self.output_seen = True
         if not self._open:
             self._written_ns = time.monotonic_ns()
@@ -103,30 +110,25 @@ class SerialPort:
         self._offer()
 
     def _offer(self) -> None:
-        device = self._device
-        if device is None or self._loop is None:
+        if self._device is None or self._loop is None:
             return
         if not self._lock.acquire(timeout=LOCK_PATIENCE_S):
             self._loop.call_later(_RETRY_NS, self._offer)
             return
         try:
-            self._deliver(device)
+            self._outside.at_boundary(self._deliver)
         finally:
             self._lock.release()
 
-    def _deliver(self, device: CharDevice) -> None:
-        taken = 0
-
-        def deliver(data: bytes) -> None:
-            nonlocal taken
-            taken = device.receive(data)
-
+    def _deliver(self) -> None:
+        """At an instruction boundary."""
         with self._queue_lock:
             if self._queue and not self._is_open():
                 if self._loop is not None:
                     self._loop.call_later(_POLL_NS, self._offer)
             elif self._queue:
-                self._outside.input(self.name, bytes(self._queue[:4096]), deliver)
+                taken = self._outside.deliver(self.name, bytes(self._queue[:4096]).hex())
+                assert isinstance(taken, int)
                 del self._queue[:taken]
             if self._paused and len(self._queue) < _QUEUE_LIMIT // 2:
                 self._paused = False

@@ -45,6 +45,7 @@ class ShadowMemory:
         """Rearrange memory; the processor must be told afterwards. On its thread, or while it stands still."""
         for (start, end), old, new in zip(SEGMENTS, self.modes, modes, strict=True):
             if (old ^ new) & READ_RAM:
+                self._ram.touch(start, end - start)
                 here = self._ram.whole[start:end]
                 if new & READ_RAM:
                     here[:] = self._behind[start - START : end - START]
@@ -61,6 +62,14 @@ class ShadowMemory:
             if kind is RangeKind.SHADOW:
                 window = _Window(self._behind[start - START : end - START], self._ram.whole[start:end])
                 self._mmio.claim(start, end - start, window, widest=8, name="RAM behind ROM", kind=kind)
+
+    def snapshot(self) -> bytes:
+        """What can't be seen now."""
+        return bytes(self._behind)
+
+    def restore(self, hidden: bytes) -> None:
+        """Take over what can't be seen, in the same modes."""
+        self._behind[:] = hidden
 
     def _runs(self) -> Iterator[tuple[int, int, RangeKind]]:
         """Neighbouring segments of a kind, as one."""

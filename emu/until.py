@@ -77,7 +77,8 @@ class StopKind(Enum):
     BREAKPOINT = "breakpoint"
     WATCHPOINT = "watchpoint"
     HOOK = "hook"  # a hook's function asked for it
-    HISTORY_END = "end of history"  # of a replay or of going back; the message says which end: begin or end
+    STEP = "step"  # that was asked for
+    HISTORY_END = "end of history"  # of a replay or of going back: `event` says which, "begin" or "end"
     PAUSED = "paused"  # stop() or the monitor's stop
 
 
@@ -90,10 +91,11 @@ RESUMABLE = frozenset(
         StopKind.BREAKPOINT,
         StopKind.WATCHPOINT,
         StopKind.HOOK,
+        StopKind.STEP,
         StopKind.HISTORY_END,
     }
 )
-
+HOOKED = frozenset({StopKind.BREAKPOINT, StopKind.WATCHPOINT, StopKind.HOOK})
 
 A_LOOK = "for a look"  # message of a stop after which the guest goes on at once
 

@@ -15,9 +15,8 @@ from pyemu.cpu import mode as md
 from pyemu.cpu.decode import record as rc
 from pyemu.cpu.decode.decoder import decode
 from pyemu.cpu.ops import build_table
-from pyemu.cpu.primitives import call_service, service
+from pyemu.cpu.primitives import HAS_CODE, TRACKED, UNSAVED, call_service, service
 from pyemu.cpu.state import (
-    CODE_BITMAP,
     CR3,
     CS,
     FAULT_VECTOR,
@@ -28,15 +27,20 @@ from pyemu.cpu.state import (
     MODE,
     NO_FAULT,
     NO_PAGE,
+    PAGE_FLAGS,
+    RAM_BASE,
     RECORD,
     RIP,
+    SAVED_COUNT,
+    SAVED_NUMBERS,
+    SAVED_PAGES,
     SEG_BASE,
     WALK_PHYS,
     State,
 )
 from pyemu.jit import layout as ly
 from pyemu.jit import translator
-from pyemu.jit.native import peek8, peek64, poke8, poke64
+from pyemu.jit.native import copy_bytes, peek8, peek64, poke8, poke64
 
 FORMS = build_table().forms
 ENDS_BLOCK = array("B", [f.row.ends_block for f in FORMS])
@@ -103,8 +107,9 @@ def flush(s: State) -> int:
     for i in range(ly.HASH_SIZE):
         poke64(s[ly.HASH] + 8 * i, 0)
     for page in range(s[ly.PAGE_COUNT]):
-        if peek8(s[CODE_BITMAP] + page):
-            poke8(s[CODE_BITMAP] + page, 0)
+        flags = peek8(s[PAGE_FLAGS] + page)
+        if flags & HAS_CODE:
+            poke8(s[PAGE_FLAGS] + page, flags & ~HAS_CODE)
             poke64(s[ly.PAGES] + page * (8 * ly.PAGE_WORDS) + 8 * ly.P_BLOCKS, 0)
             poke64(s[ly.PAGES] + page * (8 * ly.PAGE_WORDS) + 8 * ly.P_GRANULES, 0)
     s[ly.ARENA_NEXT] = s[ly.ARENA]
@@ -217,8 +222,9 @@ def enter_page(s: State, block: int, link: int, phys: int, length: int) -> int:
     bit 0."""
     words = page_words(s, phys)
     page = phys >> 12
-    if peek8(s[CODE_BITMAP] + page) == 0:
-        poke8(s[CODE_BITMAP] + page, 1)
+    flags = peek8(s[PAGE_FLAGS] + page)
+    if flags & HAS_CODE == 0:
+        poke8(s[PAGE_FLAGS] + page, flags | HAS_CODE)
         tlb.protect_code_page(s, page << 12)
     poke64(block + 8 * link, peek64(words + 8 * ly.P_BLOCKS))
     poke64(words + 8 * ly.P_BLOCKS, block | int(link == ly.B_PAGE2_NEXT))
@@ -235,10 +241,26 @@ def granules(phys: int, length: int) -> int:
     return ((M64 >> (63 - last)) >> first) << first
 
 
+def first_write(s: State, page: int, flags: int) -> int:
+    """What is tracked about a page that is about to change for the first time (the twin of primitives.before_write)."""
+    if flags & UNSAVED:
+        count = s[SAVED_COUNT]
+        poke64(s[SAVED_NUMBERS] + 8 * count, page)
+        copy_bytes(s[SAVED_PAGES] + 4096 * count, s[RAM_BASE] + (page << 12), 4096)
+        s[SAVED_COUNT] = count + 1
+    poke8(s[PAGE_FLAGS] + page, flags & ~TRACKED)
+    return 0
+
+
 def written(s: State, phys: int, length: int) -> int:
-    """A store changes bytes of a page: drop the blocks that came from them."""
+    """A store is about to change bytes of a page: drop the blocks that came from them."""
     page = phys >> 12
-    if page >= s[ly.PAGE_COUNT] or peek8(s[CODE_BITMAP] + page) == 0:
+    if page >= s[ly.PAGE_COUNT]:
+        return 0
+    flags = peek8(s[PAGE_FLAGS] + page)
+    if flags & TRACKED:
+        first_write(s, page, flags)
+    if flags & HAS_CODE == 0:
         return 0
     words = page_words(s, phys)
     mask = granules(phys, length)
@@ -264,7 +286,7 @@ def written(s: State, phys: int, length: int) -> int:
     poke64(words + 8 * ly.P_BLOCKS, left)
     poke64(words + 8 * ly.P_GRANULES, kept)
     if left == 0:
-        poke8(s[CODE_BITMAP] + page, 0)
+        poke8(s[PAGE_FLAGS] + page, 0)  # tracked it is no longer
     return 0
 
 

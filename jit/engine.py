@@ -17,11 +17,11 @@ from typing import Any
 from pyemu.cpu.host import CALL_MMIO_READ, CALL_MMIO_WRITE, CALL_PORT_READ, CALL_PORT_WRITE, CALL_SERVICE, Exit, Host
 from pyemu.cpu.primitives import SERVICE_NAMES, call_service
 from pyemu.cpu.state import (
-    CODE_BITMAP,
     EXIT_REQUEST,
     HOST_CALLS,
     ICOUNT,
     M64,
+    PAGE_FLAGS,
     RAM_BASE,
     RANGE_COUNT,
     RANGES,
@@ -83,11 +83,13 @@ class Engine:
         self.arena = hostmem.Array(ARENA_SIZE, low=True)
         self.hash = hostmem.Array(8 * ly.HASH_SIZE)
         self.pages = hostmem.Array(8 * ly.PAGE_WORDS * pages)
-        self.bitmap = hostmem.Array(pages)
+        if not s[PAGE_FLAGS]:
+            self.page_flags = hostmem.Array(pages)
+            s[PAGE_FLAGS] = self.page_flags.address
         s[ly.ARENA] = s[ly.ARENA_NEXT] = self.arena.address
         s[ly.ARENA_END] = self.arena.address + self.arena.size
         s[ly.HASH], s[ly.PAGES], s[ly.PAGE_COUNT] = self.hash.address, self.pages.address, pages
-        s[CODE_BITMAP], s[ly.HANDLERS] = self.bitmap.address, self.native.handlers.address
+        s[ly.HANDLERS] = self.native.handlers.address
         self.code = hostmem.CodeCache(CODE_SIZE)
         self.jump_cache = hostmem.Array(ly.JUMP_CACHE_BYTES)
         self.jump_cache.map[: ly.JUMP_LOG] = b"\xff" * ly.JUMP_LOG  # JUMP_EMPTY
@@ -129,9 +131,14 @@ class Engine:
         """Memory is watched that wasn't, or no longer. Likewise."""
         self._mark_all(self._address)
 
+    def state_replaced(self) -> None:
+        """The registers are about to be others: where linear addresses lead, and which jump was taken last, is over."""
+        self._flush_tlb(self._address)
+        self.state[ly.EXIT_SLOT] = 0
+
     def written(self, address: int, length: int) -> None:
-        """RAM changed behind the vCPU's back (DMA, debugger): drop what was translated from it. On the vCPU's thread,
-        or while it stands still."""
+        """RAM is about to change behind the vCPU's back (DMA, debugger): drop what was translated from it. On the
+        vCPU's thread, or while it stands still."""
         end = address + length
         while address < end:
             step = min(end, (address | 0xFFF) + 1) - address

@@ -78,13 +78,13 @@ def boundary(s: State) -> int:
     if shared_word(s, EXIT_REQUEST):
         s[EXIT_REQUEST] = 0
         return REQUEST
+    if s[ICOUNT] >= s[ICOUNT_LIMIT]:
+        return BUDGET_USED
     if shared_word(s, IRQ_PENDING) | shared_word(s, NMI_PENDING):
         if interrupts.take_interrupts(s) == 2:
             return SHUTDOWN
     if s[HALTED]:
         return HALT
-    if s[ICOUNT] >= s[ICOUNT_LIMIT]:
-        return BUDGET_USED
     return 0
 
 

@@ -15,7 +15,7 @@ from pyemu.cpu import primitives as p
 from pyemu.cpu import x87_compute
 from pyemu.cpu.decode.record import R_RIP
 from pyemu.cpu.host import CALL_MMIO_READ, CALL_MMIO_WRITE, CALL_PORT_READ, CALL_PORT_WRITE, CALL_SERVICE
-from pyemu.cpu.state import CODE_BITMAP, HOST_CALLS, RAM_BASE, RIP
+from pyemu.cpu.state import HOST_CALLS, PAGE_FLAGS, RAM_BASE, RIP
 from pyemu.jit import layout, native, x87
 from pyemu.jit.subset import I8, I64, PTR, VOID, FunctionCompiler, Lowering
 
@@ -90,8 +90,8 @@ def _signed_less(f: FunctionCompiler, args: list[ir.Value]) -> ir.Value:
     return f.b.zext(f.b.icmp_signed("<", *args), I64)
 
 
-def _code_page_flag(f: FunctionCompiler, args: list[ir.Value]) -> ir.Value:
-    base = f.b.inttoptr(state_word(f.b, args[0], CODE_BITMAP), PTR)
+def _page_flags(f: FunctionCompiler, args: list[ir.Value]) -> ir.Value:
+    base = f.b.inttoptr(state_word(f.b, args[0], PAGE_FLAGS), PTR)
     page = f.b.lshr(args[1], I64(12))
     return f.b.zext(f.b.load(f.b.gep(base, [page], source_etype=I8), typ=I8), I64)
 
@@ -151,7 +151,7 @@ def _host_tsc(f: FunctionCompiler, args: list[ir.Value]) -> ir.Value:
     return f.b.call(fn, [])
 
 
-def _code_page_written(f: FunctionCompiler, args: list[ir.Value]) -> ir.Value:
+def _before_write(f: FunctionCompiler, args: list[ir.Value]) -> ir.Value:
     from pyemu.jit import blocks
 
     return f.b.call(f.owner.declare(blocks.written), args)  # type: ignore[arg-type]
@@ -194,11 +194,11 @@ LOWERINGS: dict[Any, Lowering] = {
     p.port_read: _callback(CALL_PORT_READ, 2),
     p.port_write: _callback(CALL_PORT_WRITE, 3),
     p.call_service: _callback(CALL_SERVICE, 3),
-    p.code_page_flag: _code_page_flag,
+    p.page_flags: _page_flags,
     p.leave_block: _leave_block,
     p.running_rip: _running_rip,
     p.mappings_changed: _mappings_changed,
-    p.code_page_written: _code_page_written,
+    p.before_write: _before_write,
     x87_compute.compute: x87.lower,
     native.peek8: _peek(8),
     native.peek16: _peek(16),

@@ -398,7 +398,7 @@ class Session:
 
     def _why(self, stop: Stop) -> bytes:
         if stop.kind is StopKind.HISTORY_END:
-            return b"replaylog:%b;" % (b"begin" if stop.message == "begin" else b"end")
+            return b"replaylog:%b;" % (b"begin" if stop.event == "begin" else b"end")
         key = next((key for key, hook in self._hooks.items() if hook is stop.hook), None)
         if key is None:
             return b""

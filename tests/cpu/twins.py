@@ -13,7 +13,7 @@ import llvmlite.ir as ir
 
 from pyemu.cpu import primitives
 from pyemu.cpu.host import CALL_SERVICE
-from pyemu.cpu.state import CODE_BITMAP, HOST_CALLS, RAM_BASE, State
+from pyemu.cpu.state import HOST_CALLS, PAGE_FLAGS, RAM_BASE, State
 from pyemu.jit.lowering import LOWERINGS
 from pyemu.jit.subset import ModuleCompiler, symbol
 
@@ -38,7 +38,7 @@ def _compile(function: FunctionType) -> tuple[Any, int, int]:
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     lowerings = dict(LOWERINGS)
-    lowerings[primitives.code_page_written] = _nothing
+    lowerings[primitives.before_write] = _nothing
     lowerings[primitives.mappings_changed] = _nothing
     compiler = ModuleCompiler(f"twin.{symbol(function)}", lowerings)
     compiler.compile(function)
@@ -63,7 +63,7 @@ def attach(s: State, ram: ctypes.Array[ctypes.c_char]) -> list[Any]:
     bitmap = (ctypes.c_uint8 * (len(ram) // 4096))()
     service = CALLBACK(lambda _, number, a, b: primitives.call_service(s, number, a, b))
     s[RAM_BASE] = ctypes.addressof(ram)
-    s[CODE_BITMAP] = ctypes.addressof(bitmap)
+    s[PAGE_FLAGS] = ctypes.addressof(bitmap)
     s[HOST_CALLS + CALL_SERVICE] = ctypes.cast(service, ctypes.c_void_p).value
     return [ram, bitmap, service]
 

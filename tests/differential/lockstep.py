@@ -14,7 +14,7 @@ from pyemu.until import Instructions
 # What belongs to a back end, to the host, or to nobody between two instructions.
 PRIVATE = {
     "cc_dst", "cc_src", "flags", "tmp", "value", "exit_request", "icount_limit", "jit", "stats", "ram_base",
-    "host_calls", "code_bitmap", "record", "fetch_rip", "fetch_phys", "fetch_phys2", "fetch_fault", "walk_phys",
+    "host_calls", "page_flags", "record", "fetch_rip", "fetch_phys", "fetch_phys2", "fetch_fault", "walk_phys",
     "walk_rights", "frame", "fault_error", "fault_cr2", "fault_dr6", "exit_reason", "exit_info", "tlb",
     "tlb_misses", "tlb_log", "tlb_log_count", "large_low", "large_high", "local_high_code", "x87_operand", "x87_result",
     "stepping", "aligned_clean",

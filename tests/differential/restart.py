@@ -63,7 +63,7 @@ _IGNORED = PRIVATE | {
 _FIELDS = [f for name, f in LAYOUT.items() if name not in _IGNORED]
 _SEGMENTS = [LAYOUT[n] for n in ("seg_sel", "seg_attr", "seg_limit", "seg_base")]
 # Words that belong to the back end, and stay when a state is put back.
-_KEPT = ("jit", "stats", "host_calls", "ram_base", "code_bitmap", "icount_limit")
+_KEPT = ("jit", "stats", "host_calls", "ram_base", "page_flags", "icount_limit")
 
 
 @dataclass(frozen=True)

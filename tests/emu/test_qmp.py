@@ -103,8 +103,8 @@ def test_run_state_and_events(machine, client):
 def test_reset_and_power(machine, client):
     assert client.execute("system_powerdown") == {"return": {}}
     machine.start()
-    client.send({"execute": "system_reset"})
-    deadline, events = time.monotonic() + 10, []
+    events = [reply for reply in client.send({"execute": "system_reset"}) if reply.get("event") == "RESET"]
+    deadline = time.monotonic() + 10
     while not events and time.monotonic() < deadline:
         events = [reply for reply in client.replies() if reply.get("event") == "RESET"]
     assert events[0]["data"] == {"guest": False, "reason": "host-qmp-system-reset"}

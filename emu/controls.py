@@ -1,0 +1,69 @@
+"""What a person can do to a machine: press keys and buttons. It reaches the guest through `outside`, so that it can be
+recorded; typing at a serial port goes the same way (`serialport`)."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, cast
+
+from pyemu.keys import parse as parse_keys
+from pyemu.outside import Outside
+
+if TYPE_CHECKING:
+    from pyemu.board import Board
+    from pyemu.machine import Machine
+
+
+class Controllable:
+    """Base of `Machine`."""
+
+    board: Board
+    outside: Outside
+    _lock: threading.RLock
+    _host_resets: bool
+
+    def wire_controls(self) -> None:
+        """Say what each of them does."""
+        loop = cast("Machine", self).loop
+        for source, receive in (
+            ("keyboard", self._press),
+            ("reset button", lambda _: loop.ask_reset()),
+            ("power button", lambda _: self.board.press_power_button()),
+            ("nmi button", lambda _: loop.raise_nmi()),
+        ):
+            self.outside.source(source, receive)
+
+    def reset(self) -> None:
+        """As if the reset button was pressed."""
+        self._host_resets = True
+        self._from_outside("reset button")
+
+    def power_button(self) -> None:
+        """As if the power button was pressed: the guest gets an ACPI event."""
+        cast("Machine", self).tell("POWERDOWN")
+        self._from_outside("power button")
+
+    def inject_nmi(self) -> None:
+        """A non-maskable interrupt, as from a button."""
+        self._from_outside("nmi button")
+
+    def press(self, keys: str) -> None:
+        """Press keys of the PS/2 keyboard together and let them go: `a`, `shift-a`, `ctrl-alt-delete` (see `keys`)."""
+        parse_keys(keys)
+        self._from_outside("keyboard", keys)
+
+    def _press(self, keys: str) -> None:
+        codes = parse_keys(keys)
+        for code, extended in codes:
+            self.board.i8042.key(code, True, extended)
+        for code, extended in reversed(codes):
+            self.board.i8042.key(code, False, extended)
+
+    def _from_outside(self, source: str, data: str = "") -> None:
+        """Something that a person does to the machine."""
+
+        def deliver() -> None:
+            self.outside.deliver(source, data)
+
+        with self._lock:
+            self.outside.at_boundary(deliver)

@@ -1,0 +1,165 @@
+"""The log of a run: every event from outside with the moment at which it reached the guest, and now and then a check.
+
+A moment is a number of instructions and a time: between two instructions only time that is skipped while the processor
+is halted can tell two moments apart. A check has the state of the guest, to be compared when the run is replayed. In a
+file it is one line of JSON an entry; a line that was cut short when recording ended badly is left out. Who makes events
+and gives them again is `history`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import IO, Any
+
+from pyemu import __version__
+from pyemu.snapshot_error import SnapshotError
+from pyemu.snapshot_file import GUEST_OPTIONS
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """Instructions executed, and the clock in ns."""
+
+    instructions: int
+    ns: int
+
+    def __lt__(self, other: Moment) -> bool:
+        return (self.instructions, self.ns) < (other.instructions, other.ns)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """`data` has reached the guest from `source`."""
+
+    moment: Moment
+    source: str
+    data: str  # bytes in hexadecimal for character devices, words for others
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """The state of the guest at a moment (`check`)."""
+
+    moment: Moment
+    state: dict[str, Any]
+
+
+Entry = Event | Check
+
+
+class Recording:
+    """Entries in order; those recorded also go to a file, if there is one."""
+
+    def __init__(self, file: IO[str] | None = None, path: str = "") -> None:
+        self.entries: list[Entry] = []
+        self.end: Moment | None = None  # how far a file goes
+        self.is_read = False  # from a file, and not gone beyond
+        self._file = file
+        self.path = path
+
+    @classmethod
+    def create(cls, path: str, options: dict[str, Any]) -> Recording:
+        """An empty one, with a file whose first line describes the machine."""
+        try:
+            file = open(path, "w", encoding="ascii")
+        except OSError as error:
+            raise SnapshotError(f"can't record to {path}: {error.strerror or error}") from error
+        recording = cls(file, path)
+        recording._write({"pyemu recording": FORMAT, "version": __version__, **options})
+        return recording
+
+    def append(self, entry: Entry) -> None:
+        self.entries.append(entry)
+        if self._file is not None:
+            self._write(_plain(entry))
+
+    def truncate(self, count: int) -> None:
+        """The run goes another way from here. Only what is in memory can be forgotten."""
+        if self._file is not None:
+            raise SnapshotError("the past of a run that is being recorded to a file can't be changed")
+        del self.entries[count:]
+
+    def close(self, end: Moment) -> None:
+        if self._file is not None:
+            self._write({"i": end.instructions, "t": end.ns, "end": 1})
+            file, self._file = self._file, None
+            file.close()
+
+    def _write(self, line: dict[str, Any]) -> None:
+        assert self._file is not None
+        try:
+            self._file.write(json.dumps(line, separators=(",", ":")) + "\n")
+            self._file.flush()
+        except OSError as error:
+            file, self._file = self._file, None
+            _close(file)
+            raise SnapshotError(f"recording to {self.path} has failed: {error.strerror or error}") from error
+
+
+def _close(file: IO[str]) -> None:
+    """Close a file that can't take what it still holds."""
+    try:
+        file.close()
+    except OSError:
+        return
+
+
+def _plain(entry: Entry) -> dict[str, Any]:
+    line: dict[str, Any] = {"i": entry.moment.instructions, "t": entry.moment.ns}
+    match entry:
+        case Event():
+            return line | {"from": entry.source, "data": entry.data}
+        case Check():
+            return line | {"check": entry.state}
+
+
+def _entry(line: dict[str, Any]) -> Entry:
+    moment = Moment(line["i"], line["t"])
+    if "check" in line:
+        return Check(moment, line["check"])
+    return Event(moment, line["from"], line["data"])
+
+
+def read(path: str) -> tuple[dict[str, Any], Recording]:
+    """The description of the machine, and the recording."""
+    try:
+        with open(path, encoding="ascii") as file:
+            first = _line(file.readline())
+            if first is None or "pyemu recording" not in first:
+                raise SnapshotError(f"{path} is not a recording of pyemu's")
+            if first["pyemu recording"] != FORMAT:
+                raise SnapshotError(
+                    f"recording {path} has format {first['pyemu recording']}; this pyemu reads format {FORMAT}"
+                )
+            config = first.get("config")
+            if not isinstance(config, dict) or set(config) != set(GUEST_OPTIONS) or "wall_start_ns" not in first:
+                raise SnapshotError(f"recording {path} doesn't say what machine it is of")
+            recording = Recording(path=path)
+            recording.is_read = True
+            for text in file:
+                line = _line(text)
+                if line is None:
+                    break
+                if "end" in line:
+                    recording.end = Moment(line["i"], line["t"])
+                else:
+                    recording.entries.append(_entry(line))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not text"
+        raise SnapshotError(f"can't read recording {path}: {reason}") from error
+    except (KeyError, TypeError) as error:
+        raise SnapshotError(f"recording {path} is damaged") from error
+    return first, recording
+
+
+def _line(text: str) -> dict[str, Any] | None:
+    """An entry of the file; None for one that was cut short."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+

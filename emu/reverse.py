@@ -1,0 +1,128 @@
+"""Backwards: what `Machine` can do with its history.
+
+Going back is going to a checkpoint before and running forward again. To find the last stop before the present moment,
+the way from a checkpoint is run once, with everything that would stop the guest, and noted; then once more, up to it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from pyemu.history import Checkpoint, History
+from pyemu.hooks import Watchpoint
+from pyemu.snapshot_error import SnapshotError
+from pyemu.until import A_LOOK, HOOKED, Instructions, Stop, StopKind
+
+if TYPE_CHECKING:
+    from pyemu.machine import Machine
+
+
+class Reversible:
+    """Base of `Machine`. Raises SnapshotError where the machine keeps no history."""
+
+    history: History | None
+
+    @property
+    def _me(self) -> Machine:
+        return cast("Machine", self)
+
+    @property
+    def can_reverse(self) -> bool:
+        return self.history is not None
+
+    def _past(self) -> History:
+        if self.history is None:
+            raise SnapshotError("the machine keeps no history: start it with -record FILE, -replay FILE or -history")
+        return self.history
+
+    def goto(self, count: int) -> None:
+        """Be where this many instructions have been executed, in the past or the future; nothing hooked stops it."""
+        machine, past = self._me, self._past()
+        machine.pause(A_LOOK)
+        machine.loop.revive()
+        with machine.unannounced(), machine.hooks.suspended():
+            if count < machine.instructions:
+                self._go_back(past.before(count))
+            self._forward(count)
+        machine.hooks.here_is_passed()
+
+    def reverse_step(self, count: int = 1) -> Stop:
+        """Undo instructions."""
+        first, target = self._first().snapshot.instructions, self._me.instructions - count
+        self.goto(max(first, target))
+        if target < first:
+            return self._announce(Stop(StopKind.HISTORY_END, message="the beginning of the history", event="begin"))
+        return self._announce(Stop(StopKind.STEP))
+
+    def reverse_continue(self) -> Stop:
+        """Go back to the last moment at which a breakpoint or watchpoint would have stopped the guest, or to the
+        beginning (then the stop is HISTORY_END)."""
+        with self._me.unannounced():
+            stop = self._back_to_stop()
+        return self._announce(stop)
+
+    def _announce(self, stop: Stop) -> Stop:
+        self._me.tell_stop(stop)
+        return stop
+
+    def _back_to_stop(self) -> Stop:
+        machine, past = self._me, self._past()
+        machine.pause(A_LOOK)
+        machine.loop.revive()
+        end = machine.instructions
+        while True:
+            start = past.before(max(end - 1, self._first().snapshot.instructions))
+            with machine.hooks.suspended(keep=lambda hook: not hook.calls):
+                found = self._last_stop_between(start, end)
+            if found is not None:
+                self.goto(found[0])
+                return found[1]
+            if start is self._first():
+                self.goto(start.snapshot.instructions)
+                return Stop(StopKind.HISTORY_END, message="the beginning of the history", event="begin")
+            end = start.snapshot.instructions
+
+    def last_write(self, address: int, length: int = 1) -> Stop:
+        """Go back to where bytes at a linear address were last written, right behind the instruction that did it."""
+        machine = self._me
+        watch = Watchpoint(machine.hooks, address, length, "w", None, None)
+        with machine.hooks.suspended():
+            machine.hooks.add(watch)
+            try:
+                return self.reverse_continue()
+            finally:
+                machine.hooks.remove(watch)
+
+    def _first(self) -> Checkpoint:
+        checkpoints = self._past().checkpoints
+        if not checkpoints:
+            raise SnapshotError("the machine has not run yet")
+        return checkpoints[0]
+
+    def _go_back(self, to: Checkpoint) -> None:
+        with self._me.stopped():
+            self._past().go_back(to)
+            self._me.hooks.here_is_new()
+
+    def _last_stop_between(self, start: Checkpoint, end: int) -> tuple[int, Stop] | None:
+        """The last stop on the way from a checkpoint to (before) an instruction count."""
+        machine = self._me
+        found: tuple[int, Stop] | None = None
+        self._go_back(start)
+        while machine.instructions < end:
+            stop = machine.run(until=Instructions(end - machine.instructions))
+            if stop.kind not in HOOKED:
+                if stop.kind is not StopKind.CONDITION:
+                    raise SnapshotError(f"the way back ended: {stop.message or stop.kind.value}")
+                break
+            if machine.instructions < end:
+                found = machine.instructions, stop
+        return found
+
+    def _forward(self, count: int) -> None:
+        machine = self._me
+        while machine.instructions < count:
+            stop = machine.run(until=Instructions(count - machine.instructions))
+            if stop.kind not in (StopKind.CONDITION, StopKind.HISTORY_END):
+                raise SnapshotError(f"instruction {count} was not reached: {stop.message or stop.kind.value}")
+

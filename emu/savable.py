@@ -1,0 +1,132 @@
+"""What `Machine` can do about its own state: snapshots in memory and in files.
+
+Here is who stops the guest for it; what a snapshot is is said in `snapshot` and `snapshot_file`.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, cast
+
+from pyemu import recording as recording_file
+from pyemu import snapshot_file
+from pyemu.config import Icount, MachineConfig
+from pyemu.history import History, Mode
+from pyemu.recording import Recording
+from pyemu.snapshot import Snapshot, SnapshotTree, capture, put_back_cpu, put_back_devices
+from pyemu.tracking import PageTracker
+
+if TYPE_CHECKING:
+    from pyemu.machine import Machine
+
+
+SHIFT = 1  # of counted time where nobody has chosen: 2 ns an instruction is about as fast as they are executed
+
+
+def recorded(config: MachineConfig) -> tuple[MachineConfig, Recording | None]:
+    """The configuration with what recording and replaying need, and the recording; raises SnapshotError."""
+    if config.replay is not None and config.record is None:
+        options, recording = recording_file.read(config.replay)
+        config = snapshot_file.adopt_options(config, options["config"])
+        return replace(config, wall_start_ns=options["wall_start_ns"]), recording
+    if config.record is None:
+        return config, None
+    config = replace(
+        config,
+        icount=config.icount or Icount(SHIFT),
+        seed=secrets.randbits(63) if config.seed is None else config.seed,
+        wall_start_ns=time.time_ns() if config.wall_start_ns is None else config.wall_start_ns,
+    )
+    config.check()
+    if not config.record:
+        return config, Recording()
+    options = {"config": snapshot_file.guest_options(config), "wall_start_ns": config.wall_start_ns}
+    return config, Recording.create(config.record, options)
+
+
+class Savable:
+    """Base of `Machine`."""
+
+    tracker: PageTracker
+    snapshots: SnapshotTree
+    history: History | None = None
+    _lock: threading.RLock
+    _recording: Recording | None
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """The guest stands still in here, device lock held, and goes on afterwards if it was running."""
+        machine = self._machine
+        with machine.standing(), self._lock:
+            yield
+
+    @property
+    def _machine(self) -> Machine:
+        return cast("Machine", self)
+
+    # ---- record and replay -------------------------------------------------------------------------------
+
+    def start_history(self) -> None:
+        """Before the first instruction."""
+        machine = self._machine
+        if self._recording is not None:
+            mode = Mode.RECORD if machine.config.replay is None else Mode.REPLAY
+            self.history = History(machine, self._recording, mode)
+            machine.outside.history = machine.loop.history = self.history
+            self.history.begin()
+
+    def close_history(self) -> None:
+        """After the last."""
+        if self.history is not None:
+            self.history.close()
+
+    # ---- snapshots ------------------------------------------------------------------------------------------
+
+    def snapshot(self, name: str = "") -> Snapshot:
+        """Remember the present state. Costs little: pages of RAM are copied when they change."""
+        self._machine.prepare()
+        with self.stopped():
+            return self.snapshots.take(name)
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Be in that state again. Costs what has changed since."""
+        with self.stopped():
+            self.snapshots.restore(snapshot)
+            self._machine.hooks.here_is_new()
+
+    def drop(self, snapshot: Snapshot) -> None:
+        """Forget a snapshot in memory."""
+        with self.stopped():
+            self.snapshots.drop(snapshot)
+
+    def save(self, path: str) -> None:
+        """Write the present state to a file; raises SnapshotError."""
+        with self.stopped():
+            snapshot_file.save(path, self._machine, capture(self._machine))
+
+    def load(self, path: str) -> None:
+        """Go on from a file; raises SnapshotError, and then nothing has changed."""
+        with self.stopped():
+            self.load_file(path)
+            self._machine.hooks.here_is_new()
+
+    def load_file(self, path: str) -> None:
+        """The same while the guest stands still."""
+        machine = self._machine
+        header = snapshot_file.read_header(path)
+        snapshot_file.check_config(path, header, machine.config)
+        put_back_devices(machine, header.record)
+        if any(self.snapshots):
+            snapshot_file.copy_ram(path, header, machine.ram)
+        else:
+            snapshot_file.map_ram(path, header, machine.ram)
+        if machine.accelerator is not None:
+            machine.accelerator.memory_changed()
+        put_back_cpu(machine, header.record)
+        if any(self.snapshots):
+            self.tracker.slow_first_writes()
