@@ -20,6 +20,7 @@ from pyemu.gdbserver.description import Description, architecture, describe
 from pyemu.hooks import Breakpoint, Hook, HookError, Watchpoint
 from pyemu.memory import OutOfRange
 from pyemu.monitor_table import Session as MonitorSession
+from pyemu.snapshot_error import SnapshotError
 from pyemu.until import A_LOOK, RESUMABLE, Stop, StopKind
 from pyemu.virtual import read_virtual, write_virtual
 
@@ -82,6 +83,9 @@ class Session:
         self._says_why = False  # gdb knows swbreak and hwbreak
         self._physical = False
         self._interrupted = False
+        # The watchpoint that the guest stopped for last: when, which (gdb sets it anew each time), what gdb was told.
+        self._watched: tuple[int, tuple[int, int, int] | None, bytes] | None = None
+        self._forward = True  # how it was let go last
         self.running = False
         self.acknowledging = True
         self.over = False  # detached or killed
@@ -135,7 +139,7 @@ class Session:
         self._multiprocess = b"multiprocess+" in theirs
         self._says_why = b"swbreak+" in theirs and b"hwbreak+" in theirs
         features = [f"PacketSize={packets.MOST:x}", *_FEATURES]
-        if self._reverse("step") is not None:
+        if self.machine.can_reverse:
             features += ["ReverseStep+", "ReverseContinue+"]
         return ";".join(features).encode()
 
@@ -330,7 +334,7 @@ class Session:
         loop = self.machine.loop
         if loop.final is not None:
             return self._stop_reply(loop.final)
-        self.running = True
+        self.running = self._forward = True
         self._interrupted = False
         # Masking interrupts would make a counted run differ from one that nobody looks at.
         quiet = self._settings.step & _STEP_QUIET and self.machine.config.icount is None
@@ -359,21 +363,36 @@ class Session:
                 return UNSUPPORTED
         return _BAD_ARGUMENT
 
-    def _reverse(self, what: str) -> Callable[[], None] | None:
-        """The machine's way to go back, if it keeps a history."""
-        if not getattr(self.machine, "can_reverse", False):
-            return None
-        found: Callable[[], None] | None = getattr(self.machine, f"reverse_{what}", None)
-        return found
-
     def _backwards(self, rest: bytes) -> bytes | None:
-        """`bs`, `bc`."""
-        go = self._reverse({b"s": "step", b"c": "continue"}.get(rest, ""))
-        if go is None:
+        """`bs`, `bc`. What stops the guest on the way may be told while this runs."""
+        if rest not in (b"s", b"c") or not self.machine.can_reverse:
             return UNSUPPORTED
-        self.running = True
+        self.running, self._forward = True, False
         self._interrupted = False
-        go()
+        try:
+            if rest == b"c":
+                return self._run_back()
+            self.machine.reverse_step()
+            return None
+        except SnapshotError as error:
+            self.running = False
+            self._send(b"O" + f"{error}\n".encode().hex().encode())
+            return b"T%02xthread:%b;" % (SIGTRAP, self._thread())
+
+    def _run_back(self) -> bytes | None:
+        """Going back, gdb takes a watchpoint to have been hit when the access has been undone: it compares the value
+        with the one that it has seen last. So where the guest has just stopped for one, that is the first to undo."""
+        machine = self.machine
+        if self._watched is not None:
+            count, key, reply = self._watched
+            self._watched = None
+            if count == machine.instructions and key in self._hooks:
+                self.running = False
+                machine.goto(count - 1)
+                return reply
+        stop = machine.reverse_continue()
+        if stop.kind is StopKind.WATCHPOINT:
+            machine.goto(machine.instructions - 1)
         return None
 
     def interrupt(self) -> None:
@@ -387,7 +406,10 @@ class Session:
         if not self.running or stop.message == A_LOOK:
             return None
         self.running = False
-        return self._stop_reply(stop)
+        reply, key = self._stop_reply(stop), self._key(stop)
+        hit = stop.kind is StopKind.WATCHPOINT and self._forward and key is not None
+        self._watched = (self.machine.instructions, key, reply) if hit else None
+        return reply
 
     def _stop_reply(self, stop: Stop) -> bytes:
         if stop.kind not in RESUMABLE:
@@ -396,10 +418,14 @@ class Session:
         signal = SIGINT if stop.kind in (StopKind.PAUSED, StopKind.TIMEOUT) else SIGTRAP
         return b"T%02xthread:%b;%b" % (signal, self._thread(), self._why(stop))
 
+    def _key(self, stop: Stop) -> tuple[int, int, int] | None:
+        """What gdb calls the hook that the guest has stopped for."""
+        return next((key for key, hook in self._hooks.items() if hook is stop.hook), None)
+
     def _why(self, stop: Stop) -> bytes:
         if stop.kind is StopKind.HISTORY_END:
             return b"replaylog:%b;" % (b"begin" if stop.event == "begin" else b"end")
-        key = next((key for key, hook in self._hooks.items() if hook is stop.hook), None)
+        key = self._key(stop)
         if key is None:
             return b""
         if key[0] >= 2:
