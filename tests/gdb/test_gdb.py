@@ -13,6 +13,7 @@ import pytest
 
 from pyemu.chardev import ChardevError
 from pyemu.config import ConfigError
+from pyemu.cpu.state import OPMASK, VEC
 from pyemu.gdbserver.packets import frame
 from pyemu.gdbserver.server import parse_place
 from pyemu.machine import Machine
@@ -218,3 +219,17 @@ def test_places() -> None:
 def test_a_port_that_is_taken(listening: Machine, tmp_path: Path) -> None:
     with pytest.raises(ChardevError, match=r"-gdb unix:.*use"):
         Machine(kernel=str(tmp_path / "sector"), memory="16M", gdb=f"unix:{tmp_path}/gdb")
+
+
+def test_every_vector_register(machine: Machine) -> None:
+    """gdb puts ZMM31 together from four features."""
+    machine.state[VEC + 8 * 31 + 3], machine.state[VEC + 8 * 31 + 1] = 33, 11
+    output = run_gdb(
+        machine, "p $ymm31.v4_int64[3]", "p $xmm31.v2_int64[1]", "set $zmm31.v8_int64[7] = 77",
+        "p $zmm31.v8_int64[7]", "set $xmm3.v2_int64[0] = 99", "set $k1 = 0x1234", "p/x $k1", "p/x $pkru",
+        "set $st0 = 2.5", "p $st0", "p $mxcsr", "detach",
+    )  # fmt: skip
+    for line in ("$1 = 33", "$2 = 11", "$3 = 77", "$4 = 0x1234", "$5 = 0x0", "$6 = 2.5", "$7 = [ IM DM ZM OM UM PM ]"):
+        assert line in output, output
+    assert machine.state[VEC + 8 * 31 + 7] == 77 and machine.state[VEC + 8 * 3] == 99
+    assert machine.state[OPMASK + 1] == 0x1234
