@@ -22,6 +22,8 @@ from pyemu.cpu.decode import record as rc
 from pyemu.cpu.instruction import WRITE
 from pyemu.cpu.ops import Form, Operand
 from pyemu.cpu.state import (
+    CC_DST,
+    CC_SRC,
     EXIT_REQUEST,
     GPR,
     HIGH_HALF,
@@ -76,6 +78,7 @@ class StencilEmitter(Emitter):
         self.b = ir.IRBuilder(self.entry)
         self.relative: Value | None = None  # condition of a relative jump
         self.stored = self.floats = False
+        self.ordered = True  # loads of guest registers are
         self.checked: dict[tuple[ir.Value, int, bool], ir.Value] = {}
         self.wide = False  # something in it holds in 64-bit mode only
         self.address_sized = False  # it depends on the address size
@@ -117,29 +120,31 @@ class StencilEmitter(Emitter):
     def state(self, index: int, width: int = 64) -> Value:
         if index == ICOUNT:
             raise NoStencilError  # only a handler sees it exact
+        if index <= CC_SRC:  # GPR, CC_DST, CC_SRC
+            with self.b.goto_block(self.entry):
+                return self._load_word(self._word_pointer(index), width)
         return super().state(index, width)
 
     def next_rip(self) -> Value:
         self.wide = True
         return Value(self, self.hole("next"), 64)
 
-    def _load_bits(self, pointer: ir.Value, width: int) -> Value:
-        """A guest register. Hosts forward what was stored there just before to a MOV sooner than to the operand of
-        another instruction (Zen 4: one cycle against eight): LLVM doesn't fold atomic loads."""
-        if width not in (8, 16, 32, 64):
-            return super()._load_bits(pointer, width)
+    def _load_word(self, pointer: ir.Value, width: int) -> Value:
+        """A register of the guest. Hosts forward what was stored there just before to a MOV sooner than to the operand
+        of another instruction (Zen 4: one cycle against eight). LLVM doesn't fold atomic loads. They come first: of
+        an access to memory, with nothing ordered inside, LLVM can make one instruction."""
+        if width not in (8, 16, 32, 64) or not self.ordered:
+            return self._load_bits(pointer, width)
         return Value(self, self.b.load_atomic(pointer, "monotonic", width // 8, typ=ir.IntType(width)), width)
 
     def register(self, field: int, width: int) -> Value:
-        with self.b.goto_block(self.entry):  # before accesses to memory, of which LLVM can make one instruction then
-            return self._load_bits(self._at(self._NAMES[field]), width)
+        with self.b.goto_block(self.entry):
+            return self._load_word(self._at(self._NAMES[field]), width)
 
     def set_register(self, field: int, value: Value) -> None:
         self.writes.append(lambda: self.b.store(value.payload, self._at(self._NAMES[field]), align=1))
 
     def set_state(self, index: int, value: Value) -> None:
-        from pyemu.cpu.state import CC_DST, CC_SRC
-
         if not (self.dead_flags and index in (CC_DST, CC_SRC)):
             super().set_state(index, value)
 
@@ -434,12 +439,12 @@ class Helper(StencilEmitter):
 
     def slot_value(self, name: str) -> ir.Value:
         """The State word at an offset hole."""
-        word: ir.Value = self._load_bits(self._at(name), 64).payload
+        word: ir.Value = self._load_word(self._at(name), 64).payload
         return word
 
     def state_word(self, index: int) -> ir.Value:
         """A State word, also ICOUNT."""
-        word: ir.Value = self._load_bits(self._word_pointer(index), 64).payload
+        word: ir.Value = self._load_word(self._word_pointer(index), 64).payload
         return word
 
     def set_tmp(self, value: ir.Value) -> None:
@@ -562,21 +567,31 @@ def compile_helpers() -> dict[str, Stencil]:
 
 def compile_stencils(forms: list[Form]) -> dict[str, Stencil]:
     """The stencils of some forms: by the form's name, with FLAT behind it for those of flat 32-bit mode alone, and then
-    DEAD or UNMASKED for the shorter ones."""
+    DEAD or UNMASKED for the shorter ones. Where ordered loads lead LLVM to code that extract() refuses, others may
+    not."""
+    stencils, refused = _compile(forms, True)
+    if refused:
+        others, _ = _compile([form for form in forms if form.name in refused], False)
+        stencils = others | stencils
+    return stencils
+
+
+def _compile(forms: list[Form], ordered: bool) -> tuple[dict[str, Stencil], set[str]]:
+    """The stencils that come out, and the names of the forms of which one was refused."""
     owner = ModuleCompiler("stencils", {})
     built: dict[str, StencilEmitter] = {}
     for form in forms:
         if form.row.sets_rip:
             continue
         if form.row.modes != "legacy":
-            _build_form(owner, form, StencilEmitter, form.name, built)
+            _build_form(owner, form, StencilEmitter, form.name, built, ordered)
         found = [built[name] for name in (form.name, form.name + shorter(form)) if name in built]
         if form.row.modes == "legacy" or (form.row.modes == "any" and any(emitter.wide for emitter in found)):
-            _build_form(owner, form, FlatEmitter, form.name + FLAT, built)
+            _build_form(owner, form, FlatEmitter, form.name + FLAT, built, ordered)
     stencils = extract(compile_object(owner), list(built))
     for name, stencil in stencils.items():
         stencil.wide, stencil.address_sized = built[name].wide, built[name].address_sized
-    return stencils
+    return stencils, {emitter.form.name for name, emitter in built.items() if name not in stencils}
 
 
 def shorter(form: Form) -> str:
@@ -585,11 +600,17 @@ def shorter(form: Form) -> str:
 
 
 def _build_form(
-    owner: ModuleCompiler, form: Form, kind: type[StencilEmitter], name: str, built: dict[str, StencilEmitter]
+    owner: ModuleCompiler,
+    form: Form,
+    kind: type[StencilEmitter],
+    name: str,
+    built: dict[str, StencilEmitter],
+    ordered: bool,
 ) -> None:
     """Add the stencils of a form for one mode to a module, those that it can have."""
     for suffix in dict.fromkeys(("", shorter(form))):
         emitter = kind(owner, form, name + suffix, suffix == DEAD, suffix == UNMASKED)
+        emitter.ordered = ordered
         try:
             emitter.build()
         except NoStencilError:
