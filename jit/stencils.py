@@ -121,25 +121,25 @@ class StencilEmitter(Emitter):
         if index == ICOUNT:
             raise NoStencilError  # only a handler sees it exact
         if index <= CC_SRC:  # GPR, CC_DST, CC_SRC
-            with self.b.goto_block(self.entry):
-                return self._load_word(self._word_pointer(index), width)
+            return self._load_word(lambda: self._word_pointer(index), width)
         return super().state(index, width)
 
     def next_rip(self) -> Value:
         self.wide = True
         return Value(self, self.hole("next"), 64)
 
-    def _load_word(self, pointer: ir.Value, width: int) -> Value:
+    def _load_word(self, pointer: Callable[[], ir.Value], width: int) -> Value:
         """A register of the guest. Hosts forward what was stored there just before to a MOV sooner than to the operand
         of another instruction (Zen 4: one cycle against eight). LLVM doesn't fold atomic loads. They come first: of
         an access to memory, with nothing ordered inside, LLVM can make one instruction."""
         if width not in (8, 16, 32, 64) or not self.ordered:
-            return self._load_bits(pointer, width)
-        return Value(self, self.b.load_atomic(pointer, "monotonic", width // 8, typ=ir.IntType(width)), width)
+            return self._load_bits(pointer(), width)
+        with self.b.goto_block(self.entry):
+            loaded = self.b.load_atomic(pointer(), "monotonic", width // 8, typ=ir.IntType(width))
+        return Value(self, loaded, width)
 
     def register(self, field: int, width: int) -> Value:
-        with self.b.goto_block(self.entry):
-            return self._load_word(self._at(self._NAMES[field]), width)
+        return self._load_word(lambda: self._at(self._NAMES[field]), width)
 
     def set_register(self, field: int, value: Value) -> None:
         self.writes.append(lambda: self.b.store(value.payload, self._at(self._NAMES[field]), align=1))
@@ -439,12 +439,12 @@ class Helper(StencilEmitter):
 
     def slot_value(self, name: str) -> ir.Value:
         """The State word at an offset hole."""
-        word: ir.Value = self._load_word(self._at(name), 64).payload
+        word: ir.Value = self._load_word(lambda: self._at(name), 64).payload
         return word
 
     def state_word(self, index: int) -> ir.Value:
         """A State word, also ICOUNT."""
-        word: ir.Value = self._load_word(self._word_pointer(index), 64).payload
+        word: ir.Value = self._load_word(lambda: self._word_pointer(index), 64).payload
         return word
 
     def set_tmp(self, value: ir.Value) -> None:
