@@ -25,9 +25,9 @@ from pyemu.jit import cache, elf, thunks
 from pyemu.jit.emit import compile_handlers, emit_handlers
 from pyemu.jit.lowering import LOWERINGS
 from pyemu.jit.shards import Kind, Shard, shards
+from pyemu.jit.stencil_build import compile_helpers, compile_stencils
 from pyemu.jit.stencil_object import Stencil
 from pyemu.jit.stencil_table import serialise
-from pyemu.jit.stencils import compile_helpers, compile_stencils
 from pyemu.jit.subset import ModuleCompiler
 from pyemu.jit.target import compile_ir
 

@@ -29,7 +29,7 @@ class Kind(Enum):
     """What a shard's forms are compiled to."""
 
     HANDLERS = "pyemu.jit.emit"
-    STENCILS = "pyemu.jit.stencils"
+    STENCILS = "pyemu.jit.stencil_build"
     MECHANISM = "pyemu.jit.subset"
 
 

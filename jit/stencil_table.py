@@ -13,8 +13,9 @@ from __future__ import annotations
 import struct
 
 from pyemu.cpu.ops import Form
+from pyemu.jit.stencil_build import shorter
 from pyemu.jit.stencil_object import ALIGNMENT, HOLE, Stencil
-from pyemu.jit.stencils import FLAT, HELPERS, shorter
+from pyemu.jit.stencils import FLAT, HELPERS
 
 STENCIL_SIZE, RELOCATION_SIZE, FORM_ENTRY = 16, 16, 16
 F_FLAT, F_FACTS, F_EXTENT = 4, 8, 12  # offsets in a form entry

@@ -11,8 +11,9 @@ import pytest
 from pyemu.cpu.ops import Form, build_table
 from pyemu.jit.elf import R_64
 from pyemu.jit.loaded import native
+from pyemu.jit.stencil_build import compile_helpers, compile_stencils
 from pyemu.jit.stencil_object import HOLES, Stencil
-from pyemu.jit.stencils import HELPERS, compile_helpers, compile_stencils
+from pyemu.jit.stencils import HELPERS
 
 GOLDEN = Path(__file__).with_name("stencils.txt")
 SHOWN = (
