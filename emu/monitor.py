@@ -10,10 +10,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pyemu.chardev import Chardev, MuxEnd
-from pyemu.lineedit import LineEditor
 from pyemu.monitor_table import Session
 
 if TYPE_CHECKING:
+    from pyemu.lineedit import LineEditor
     from pyemu.machine import Machine
     from pyemu.until import Stop
 
@@ -91,6 +91,7 @@ class Monitor:
 
     def _start_editor(self) -> None:
         from pyemu.completion import complete
+        from pyemu.lineedit import LineEditor
 
         self._write("\r\x1b[K")  # it draws the line anew
         session = self.session
