@@ -37,6 +37,8 @@ def complete(session: Session, line: str) -> list[str]:
             return sorted(done + dash + name for name in KEYS if name.startswith(key))
         case "catch" if len(words) == 1:
             names = list(EVENTS)
+        case "snapshot":
+            names = [snapshot.name for snapshot in session.machine.snapshots]
         case "hook":
             names = [str(number) for number in session.machine.stoppers]
     return sorted(name for name in names if name.startswith(last))

@@ -24,7 +24,7 @@ from pyemu.symbols import SymbolError
 if TYPE_CHECKING:
     from pyemu.machine import Machine
 
-MODULES = ("monitor_run", "monitor_memory", "monitor_break", "monitor_info", "monitor_explain")
+MODULES = ("monitor_run", "monitor_memory", "monitor_break", "monitor_snapshots", "monitor_info", "monitor_explain")
 Function = Callable[["Session", str], str]
 
 
