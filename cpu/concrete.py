@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from pyemu.cpu import memory, segments
+from pyemu.cpu import memory, segments, vector_memory
 from pyemu.cpu import softfloat as sf
 from pyemu.cpu import softfloat_convert as sfc
 from pyemu.cpu.decode import record as rc
@@ -266,7 +266,11 @@ class Concrete(Instruction):
         if size <= 8 and size & (size - 1) == 0 or size == 16:
             self._check(memory.read(self.s, address, size, access))
             return self.value(width)
-        self._check(memory.probe(self.s, address, size, access))
+        if size > vector_memory.WHOLE:
+            self._check(memory.probe_aligned(self.s, address, size, vector_memory.WHOLE, access))
+            access |= memory.ANY_ALIGNMENT
+        else:
+            self._check(memory.probe(self.s, address, size, access))
         total, at = 0, 0
         while at < size:
             step = 8 if size - at >= 8 else 1 << ((size - at).bit_length() - 1)
@@ -282,7 +286,10 @@ class Concrete(Instruction):
         if size == 16 and access & memory.ANY_ALIGNMENT == 0:
             self._check(memory.write128(self.s, address, data & M64, data >> 64))
             return
-        if size > 8 or size & (size - 1):
+        if size > vector_memory.WHOLE:
+            self._check(memory.probe_aligned(self.s, address, size, vector_memory.WHOLE, access))
+            access |= memory.ANY_ALIGNMENT
+        elif size > 8 or size & (size - 1):
             self._check(memory.probe(self.s, address, size, access))
         at = 0
         while at < size:

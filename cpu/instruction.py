@@ -16,6 +16,7 @@ from typing import Any
 from pyemu.cpu import flags as fl
 from pyemu.cpu import vector_memory
 from pyemu.cpu.decode import record as rc
+from pyemu.cpu.memory import ANY_ALIGNMENT
 from pyemu.cpu.ops import Form, Operand
 from pyemu.cpu.state import CC_DST, CC_SRC, CPL, CS, GPR, LINEAR_TOP, MXCSR, ONES, RSP, SEG_LIMIT, STACK_MASK, VALUE
 from pyemu.cpu.values import Builder, Value
@@ -292,11 +293,13 @@ class Instruction(Builder):
         return self.load_elements(operand, operand.width, self.mask(form.elements))
 
     def _elements(self, operand: Operand) -> tuple[Value, Value]:
-        """Where elements are, for vector_memory: in legacy modes, each of them is checked against its segment."""
+        """Where elements are, for vector_memory: in legacy modes, each of them is checked against its segment.
+        VMASKMOV's may lie anywhere even where alignment is checked."""
         legacy = (self.record_field(rc.PACKED, rc.RFLAGS_SHIFT, 8) & rc.LEGACY).ne(0)
         segment = self.record_field(rc.PACKED, rc.SEGMENT, 8) << vector_memory.SEGMENT_AT | vector_memory.LEGACY
         base = legacy.select(self.const(0, 64), self.address_register(rc.SEGMENT_BASE))
-        return self.offset(operand) + base, self.memory_access() | legacy.select(segment, 0)
+        anywhere = ANY_ALIGNMENT if self.form.space == "VEX" else 0
+        return self.offset(operand) + base, self.memory_access() | anywhere | legacy.select(segment, 0)
 
     def load_elements(self, operand: Operand, width: int, mask: Value) -> Value:
         """Read the elements that a mask selects, the others as 0; those cannot fault (SDM 2, 2.7.7)."""

@@ -120,7 +120,6 @@ WORDS = {
     "expand": "the lowest elements of {0} move to the places that the mask selects",
     "clear_above": "the destination becomes 0 from byte {1} on",
     "indexed": "each element that the mask selects is moved from or to memory at its own index; its mask bit becomes 0",
-    "indexed_by_sign": "each element whose mask has its sign set is loaded from its own index; its mask becomes 0",
     "store_bytes": "the bytes of {3}:{2} that the mask {4} selects go to {0}",
 }
 

@@ -2,7 +2,7 @@
 
     read(s, linear, size, access)            16, 32 or 64 bytes into State[VECTOR]
     write(s, linear, size, access)           from State[VECTOR], all or nothing
-    indexed(...), indexed_by_sign(...)       gathers and scatters, under an opmask or under signs
+    indexed(...)                             gathers and scatters, under an opmask or under signs
     load(s, at, element, mask, size, access)       `element` bytes for each bit of the mask; the others are 0 in
                                              State[VECTOR]. `size` is that of all if there is no mask, else 0
     store(s, at, element, mask, size, access)      likewise; all or nothing
@@ -21,6 +21,7 @@ from pyemu.cpu.faults import SS as STACK_FAULT
 from pyemu.cpu.state import M64, SS, VALUE, VECTOR, State
 
 WRITE = memory.WRITE
+WHOLE = 16  # alignment of an operand without a mask, where that is checked; of a smaller one, its size
 # Bits of `access` beside those of memory.py: outside 64-bit mode addresses are offsets, in this segment.
 LEGACY, SEGMENT_AT, PLAIN = 1 << 16, 8, 0xFF
 
@@ -46,10 +47,10 @@ def clear(s: State) -> int:
 
 def read(s: State, linear: int, size: int, access: int) -> int:
     """Load a whole vector; a fault is that of its first byte that can't be read."""
-    if memory.probe(s, linear, size, access):
+    if memory.probe_aligned(s, linear, size, WHOLE, access):
         return 1
     for n in range(size >> 3):
-        if memory.read(s, (linear + 8 * n) & M64, 8, access):
+        if memory.read(s, (linear + 8 * n) & M64, 8, access | memory.ANY_ALIGNMENT):
             return 1
         s[VECTOR + n] = s[VALUE]
     return 0
@@ -57,10 +58,10 @@ def read(s: State, linear: int, size: int, access: int) -> int:
 
 def write(s: State, linear: int, size: int, access: int) -> int:
     """Store a whole vector."""
-    if memory.probe(s, linear, size, access | WRITE):
+    if memory.probe_aligned(s, linear, size, WHOLE, access | WRITE):
         return 1
     for n in range(size >> 3):
-        memory.write(s, (linear + 8 * n) & M64, 8, s[VECTOR + n], access | WRITE)
+        memory.write(s, (linear + 8 * n) & M64, 8, s[VECTOR + n], access | WRITE | memory.ANY_ALIGNMENT)
     return 0
 
 
@@ -75,10 +76,11 @@ def first_bytes(linear: int, mask: int, element: int) -> int:
     return size if (linear & 0xFFF) + size <= 0x1000 else 0
 
 
-def load_first(s: State, linear: int, size: int, element: int, access: int) -> int:
+def load_first(s: State, linear: int, size: int, element: int, alignment: int, access: int) -> int:
     """Load the lowest elements, in quadwords as far as that goes."""
-    if memory.probe(s, linear, size, access):
+    if memory.probe_aligned(s, linear, size, alignment, access):
         return 1
+    access = access | memory.ANY_ALIGNMENT
     at = 0
     while at < size:
         step = 8 if size - at >= 8 else element
@@ -89,16 +91,25 @@ def load_first(s: State, linear: int, size: int, element: int, access: int) -> i
     return 0
 
 
-def store_first(s: State, linear: int, size: int, element: int, access: int) -> int:
+def store_first(s: State, linear: int, size: int, element: int, alignment: int, access: int) -> int:
     """Store the lowest elements likewise."""
-    if memory.probe(s, linear, size, access | WRITE):
+    access = access | WRITE
+    if memory.probe_aligned(s, linear, size, alignment, access):
         return 1
+    access = access | memory.ANY_ALIGNMENT
     at = 0
     while at < size:
         step = 8 if size - at >= 8 else element
-        memory.write(s, (linear + at) & M64, step, take(s, at, step), access | WRITE)
+        memory.write(s, (linear + at) & M64, step, take(s, at, step), access)
         at = at + step
     return 0
+
+
+def alignment_of(element: int, size: int) -> int:
+    """What is checked where alignment is: that of elements under a mask, of all of them (`size`) without."""
+    if size == 0:
+        return element
+    return size if size < WHOLE else WHOLE
 
 
 def element_linear(s: State, at: int, size: int, access: int) -> int:
@@ -115,12 +126,13 @@ def element_linear(s: State, at: int, size: int, access: int) -> int:
 def load(s: State, at: int, element: int, mask: int, size: int, access: int) -> int:
     """Load the elements whose bit is set."""
     clear(s)
+    alignment = alignment_of(element, size)
     if size == 0 and access & LEGACY == 0:
         size = first_bytes(at, mask, element)
     if size != 0:
         if element_linear(s, at, size, access):
             return 1
-        return load_first(s, s[VALUE], size, element, access & PLAIN)
+        return load_first(s, s[VALUE], size, element, alignment, access & PLAIN)
     to = 0
     while mask != 0:
         if mask & 1:
@@ -139,7 +151,9 @@ def probe_elements(s: State, at: int, element: int, mask: int, size: int, access
         return element_linear(s, at, size, access) or memory.probe(s, s[VALUE], size, access & PLAIN)
     while mask != 0:
         if mask & 1:
-            if element_linear(s, at, element, access) or memory.probe(s, s[VALUE], element, access & PLAIN):
+            if element_linear(s, at, element, access):
+                return 1
+            if memory.probe_aligned(s, s[VALUE], element, element, access & PLAIN):
                 return 1
         at = at + element
         mask = mask >> 1
@@ -149,12 +163,13 @@ def probe_elements(s: State, at: int, element: int, mask: int, size: int, access
 def store(s: State, at: int, element: int, mask: int, size: int, access: int) -> int:
     """Store the elements whose bit is set: first all are checked."""
     access = access | WRITE
+    alignment = alignment_of(element, size)
     if size == 0 and access & LEGACY == 0:
         size = first_bytes(at, mask, element)
     if size != 0:
         if element_linear(s, at, size, access):
             return 1
-        return store_first(s, s[VALUE], size, element, access & PLAIN)
+        return store_first(s, s[VALUE], size, element, alignment, access & PLAIN)
     if probe_elements(s, at, element, mask, 0, access):
         return 1
     done = 0
@@ -203,7 +218,7 @@ def expand(s: State, count: int, element: int, mask: int) -> int:
 # `how`: what the form says and where the address is.
 HOW_ELEMENT, HOW_INDEX, HOW_COUNT = 0, 8, 16  # bytes of an element and of an index, number of elements (8 bits each)
 HOW_SCALE, HOW_ADDRESS, HOW_SEGMENT = 24, 32, 40  # the shift, address size in bytes, segment number
-HOW_LEGACY, HOW_STORE = 1 << 48, 1 << 49  # segments are checked; a scatter
+HOW_LEGACY, HOW_STORE, HOW_SIGNS = 1 << 48, 1 << 49, 1 << 50  # segments are checked; a scatter; AVX2's mask of signs
 HOW_VECTOR = 56  # bytes of the vector, if the first element that arrives clears what is above, as on Zen 4
 
 
@@ -249,36 +264,38 @@ def transfer(s: State, linear: int, register: int, how: int, access: int) -> int
     return set_register_part(s, register, size, s[VALUE])
 
 
+def selected(s: State, mask: int, n: int, how: int) -> int:
+    """Is element n to be transferred: by its bit in an opmask, or its sign in a vector?"""
+    if how & HOW_SIGNS == 0:
+        return s[mask >> 3] >> n & 1
+    size = (how >> HOW_ELEMENT) & 0xFF
+    return register_part(s, mask + n * size, size) >> (8 * size - 1)
+
+
+def done(s: State, mask: int, n: int, how: int) -> int:
+    """Note in the mask that element n needs nothing more."""
+    if how & HOW_SIGNS == 0:
+        s[mask >> 3] = s[mask >> 3] & ~(1 << n)
+        return 0
+    size = (how >> HOW_ELEMENT) & 0xFF
+    return set_register_part(s, mask + n * size, size, 0)
+
+
 def indexed(s: State, register: int, index: int, mask: int, origin: int, base: int, how: int, access: int) -> int:
-    """A gather or scatter under an opmask. What is done before a fault stays, and its mask bits are cleared."""
+    """A gather or scatter under a mask. What is done before a fault stays, and the mask says what."""
     size = (how >> HOW_ELEMENT) & 0xFF
     for n in range((how >> HOW_COUNT) & 0xFF):
-        if (s[mask >> 3] >> n) & 1:
-            if element_address(s, origin, index, n, how, base) or transfer(
-                s, s[VALUE], register + n * size, how, access
-            ):
+        if selected(s, mask, n, how):
+            if element_address(s, origin, index, n, how, base):
+                return 1
+            if transfer(s, s[VALUE], register + n * size, how, access):
                 return 1
             if how >> HOW_VECTOR:
                 clear_above(s, register, how >> HOW_VECTOR)
-        s[mask >> 3] = s[mask >> 3] & ~(1 << n)
+        done(s, mask, n, how)
+    if how & HOW_SIGNS:
+        return clear_above(s, mask, 0)
     s[mask >> 3] = 0
-    return 0
-
-
-def indexed_by_sign(
-    s: State, register: int, index: int, mask: int, origin: int, base: int, how: int, access: int
-) -> int:
-    """A gather under a mask of signs in a vector register, whose elements become 0 as they are done."""
-    size = (how >> HOW_ELEMENT) & 0xFF
-    for n in range((how >> HOW_COUNT) & 0xFF):
-        if register_part(s, mask + n * size, size) >> (8 * size - 1):
-            if element_address(s, origin, index, n, how, base) or transfer(
-                s, s[VALUE], register + n * size, how, access
-            ):
-                return 1
-        set_register_part(s, mask + n * size, size, 0)
-    for n in range(8):
-        s[(mask >> 3) + n] = 0
     return 0
 
 

@@ -13,10 +13,10 @@ from pyemu.cpu.semantics.vectors import use_simd
 from pyemu.cpu.values import Value
 
 
-def _how(i: Instruction, memory: Operand, count: int, index_bits: int, store: bool) -> Value:
+def _how(i: Instruction, memory: Operand, count: int, kind: int) -> Value:
     """The word that tells the mechanism what to do."""
-    fixed = memory.size << vm.HOW_ELEMENT | index_bits // 8 << vm.HOW_INDEX | count << vm.HOW_COUNT
-    word = i.const(fixed | (vm.HOW_STORE if store else 0), 64)
+    fixed = memory.size << vm.HOW_ELEMENT | i.form.row.vsib // 8 << vm.HOW_INDEX | count << vm.HOW_COUNT
+    word = i.const(fixed | kind, 64)
     word = word | i.record_field(rc.ADDRESS, rc.SCALE, 16) << vm.HOW_SCALE
     word = word | i.record_field(rc.PACKED, rc.ADDRESS_SIZE, 8) << vm.HOW_ADDRESS
     word = word | i.record_field(rc.PACKED, rc.SEGMENT, 8) << vm.HOW_SEGMENT
@@ -24,47 +24,35 @@ def _how(i: Instruction, memory: Operand, count: int, index_bits: int, store: bo
     return word | legacy.select(i.const(vm.HOW_LEGACY, 64), 0)
 
 
-def _place(i: Instruction) -> tuple[Value, Value, Value]:
-    """Byte offset of the index register, base plus displacement, base of the segment."""
+def _indexed(i: Instruction, vector: Operand, memory: Operand, by: Value, kind: int) -> None:
+    """Transfer elements between a vector register and memory, under the mask in the register with the offset `by`. The
+    registers of a gather must differ."""
+    use_simd(i)
+    register, index = i.register_number(i.field(vector)), i.record_field(rc.ADDRESS, rc.INDEX_REG, 16)
+    if kind & vm.HOW_SIGNS:
+        i.fault_if(register.eq(index) | register.eq(by) | index.eq(by), UD)
+    elif not kind & vm.HOW_STORE:
+        i.fault_if(register.eq(index), UD)
+    count = i.form.length // max(memory.size, i.form.row.vsib // 8)
     origin = i.address_register(rc.BASE) + i.record_word(rc.DISP)
-    return i.record_field(rc.ADDRESS, rc.INDEX_REG, 16), origin, i.address_register(rc.SEGMENT_BASE)
+    base, how = i.address_register(rc.SEGMENT_BASE), _how(i, memory, count, kind)
+    i.call(vm.indexed, register, index, by, origin, base, how, i.memory_access())
+    if not kind & vm.HOW_STORE:
+        i.call(vm.clear_above, register, count * memory.size)
 
 
 def gather(i: Instruction, dst: Operand, memory: Operand, mask: Operand) -> None:
-    """The VEX form. The three registers must differ."""
-    use_simd(i)
-    index_bits = i.form.row.vsib
-    count = i.form.length // max(memory.size, index_bits // 8)
-    index, origin, base = _place(i)
-    to, by = i.register_number(i.field(dst)), i.register_number(i.field(mask))
-    i.fault_if(to.eq(index) | to.eq(by) | index.eq(by), UD)
-    how = _how(i, memory, count, index_bits, store=False)
-    i.call(vm.indexed_by_sign, to, index, by, origin, base, how, i.memory_access())
-    i.call(vm.clear_above, to, count * memory.size)
+    """The VEX form."""
+    _indexed(i, dst, memory, i.register_number(i.field(mask)), vm.HOW_SIGNS)
 
 
 def gather_masked(i: Instruction, dst: Operand, memory: Operand) -> None:
     """The EVEX form."""
-    use_simd(i)
-    index_bits = i.form.row.vsib
-    count = i.form.length // max(memory.size, index_bits // 8)
-    index, origin, base = _place(i)
-    to, by = i.register_number(i.field(dst)), i.register_number(rc.MASK)
-    i.fault_if(to.eq(index), UD)
-    how = _how(i, memory, count, index_bits, store=False)
-    how = how | i.form.length << vm.HOW_VECTOR
-    i.call(vm.indexed, to, index, by, origin, base, how, i.memory_access())
-    i.call(vm.clear_above, to, count * memory.size)
+    _indexed(i, dst, memory, i.register_number(rc.MASK), i.form.length << vm.HOW_VECTOR)
 
 
 def scatter(i: Instruction, memory: Operand, src: Operand) -> None:
-    use_simd(i)
-    index_bits = i.form.row.vsib
-    count = i.form.length // max(memory.size, index_bits // 8)
-    index, origin, base = _place(i)
-    what, by = i.register_number(i.field(src)), i.register_number(rc.MASK)
-    how = _how(i, memory, count, index_bits, store=True)
-    i.call(vm.indexed, what, index, by, origin, base, how, i.memory_access())
+    _indexed(i, src, memory, i.register_number(rc.MASK), vm.HOW_STORE)
 
 
 # Opcode of the gather, bits of an index and its letter; of both kinds of elements.

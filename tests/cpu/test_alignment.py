@@ -9,7 +9,7 @@ import pytest
 
 from pyemu.cpu import mode, tlb
 from pyemu.cpu.faults import AC, GP, PF
-from pyemu.cpu.state import CR0, CR4, FLAGS, GPR, RBX, TLB, TLB_ENTRIES, TLB_ENTRY_WORDS
+from pyemu.cpu.state import CR0, CR4, FLAGS, GPR, OPMASK, RBX, TLB, TLB_ENTRIES, TLB_ENTRY_WORDS, XCR0
 from tests.cpu import programs
 from tests.cpu import system_setup as setup
 
@@ -22,7 +22,8 @@ pytestmark = pytest.mark.parametrize("backend", programs.BACKENDS)
 def user(check: bool = True) -> setup.Machine:
     m = setup.long_user()
     m.s[CR0] |= mode.CR0_AM
-    m.s[CR4] |= mode.CR4_OSFXSR
+    m.s[CR4] |= mode.CR4_OSFXSR | mode.CR4_OSXSAVE
+    m.s[XCR0], m.s[OPMASK + 1] = 0xE7, 0xFFFF
     m.s[FLAGS] |= int(check) << 18
     mode.update(m.s)
     return m
@@ -50,6 +51,9 @@ CASES = [
     ("movnti [rbx], rax", 8), ("clflush [rbx]", 1), ("prefetcht0 [rbx]", 1), ("crc32 rax, qword ptr [rbx]", 8),
     ("fnsave [rbx]", 4),
     ("mov rsp, rbx; call next; next:", 8), ("pcmpistri xmm0, [rbx], 0", 16), ("pmovzxbw xmm0, [rbx]", 8),
+    ("vmovdqu ymm0, [rbx]", 16), ("vmovdqu [rbx], ymm0", 16), ("vmovdqu64 zmm0, [rbx]", 16),
+    ("vmovdqu32 [rbx]{k1}, zmm0", 4), ("vpaddd zmm0 {k1}, zmm1, [rbx]", 4), ("vpaddd zmm0, zmm1, [rbx]{1to16}", 4),
+    ("vmaskmovps ymm0, ymm1, [rbx]", 1), ("vtestps ymm0, [rbx]", 16), ("vpcompressd [rbx] {k1}, zmm0", 4),
 ]  # fmt: skip
 
 
