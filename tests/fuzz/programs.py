@@ -57,16 +57,19 @@ class Writer:
         parts: list[bytes] = []
         size = 0
         while size < length:
+            # a few at a time, one of them spoilt or replaced
+            some = r.choices(pool, k=4)
             pick = r.random()
-            if pick < 0.12:
-                part = r.choice(SYSTEM)
-            elif pick < 0.17:
-                part = r.randbytes(r.randrange(1, 5))
-            else:
-                part = r.choice(pool)
-                if pick < 0.22:
-                    at = r.randrange(len(part))
-                    part = part[:at] + bytes([part[at] ^ 1 << r.randrange(8)]) + part[at + 1 :]
-            parts.append(part)
-            size += len(part)
+            if pick < 0.48:
+                some[0] = r.choice(SYSTEM)
+            elif pick < 0.68:
+                some[0] = r.randbytes(r.randrange(1, 5))
+            elif pick < 0.88:
+                part = some[0]
+                at = r.randrange(len(part))
+                some[0] = part[:at] + bytes([part[at] ^ 1 << r.randrange(8)]) + part[at + 1 :]
+            if pick < 0.44:
+                some[0], some[2] = some[2], some[0]
+            parts += some
+            size += sum(map(len, some))
         return b"".join(parts)

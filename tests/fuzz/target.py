@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import random
 import struct
+from array import array
 from dataclasses import dataclass
+from hashlib import blake2b
 
 from pyemu import Machine
 from pyemu.config import Icount
@@ -46,7 +48,8 @@ from tests.fuzz.programs import Writer
 
 LIMIT = 300
 GROUP, SLOT = 32, 128  # programs that share a memory image, and the bytes of each
-RENEW = 64  # groups between new pools and fillers
+RENEW = 256  # groups between new pools, fillers and values
+VALUES = 2048  # for registers
 MEMORY = 4 << 20
 ADDRESSES = (
     0, 0x6000, 0x7FF0, 0x9000, 0xFFFC, 0x10000, 0x10FF8, 0x13000, 0x1FFFF, 0xA0000, 0xFEE00000, 0xFEE00080, 0xFEE000F0,
@@ -93,6 +96,8 @@ class Target:
         self.writer = Writer(seed)
         self.pools = self.group = -1
         self.space: dict[int, bytes] = {}
+        self.values: list[int] = []
+        self.hashes = array("Q")  # of the programs' bytes, for those who count distinct ones
         self.world, self.memory = self.worlds[0], b""
         self.instructions = 0
         self.ends: dict[str, int] = {}
@@ -121,6 +126,7 @@ class Target:
             self.writer = Writer(self.seed << 32 | self.pools)
             self.writer.renew()
             self.space = {bits: self._space(bits) for bits in (16, 32, 64)}
+            self.values = [self._value() for _ in range(VALUES)]
         if group != self.group:
             self.group = group
             self.writer.random = random.Random(self.seed << 40 | group)
@@ -184,9 +190,8 @@ class Target:
     def _words(self, world: worlds.World, rip: int) -> dict[int, int]:
         """Words of the state that differ from the world's."""
         r = self.writer.random
-        words = {GPR + n: self._value() for n in range(16)}
-        if world.bits != 64:
-            words = {n: value & 0xFFFFFFFF for n, value in words.items()}
+        mask = (1 << 64) - 1 if world.bits == 64 else 0xFFFFFFFF
+        words = {GPR + n: value & mask for n, value in enumerate(r.choices(self.values, k=16))}
         if r.random() < 0.7:
             words[GPR + RSP] = r.choice((0x9000, 0xC000, 0xA004, 0xD000))
         if r.random() < 0.4:
@@ -204,7 +209,7 @@ class Target:
         words[SYSENTER_CS] = r.choice((0, 8, 0x10))
         if r.random() < 0.1:
             for n in (0, 1, 2, 3):
-                words[DR + n] = self._value()
+                words[DR + n] = r.choice(self.values)
             words[DR + 7] = r.getrandbits(32) & 0xFFFF03FF | 0x400
         return words
 
@@ -227,23 +232,20 @@ class Target:
         self._restore(m, program)
 
     def _restore(self, m: Machine, program: Program) -> None:
-        """Make memory what the program expects: what differs is written, and all translations dropped."""
-        ram, memory = m.ram.whole, program.memory
-        engine = m.accelerator if isinstance(m.accelerator, Engine) else None
-        changed = {at & ~0xFFF for at in program.patches}
-        now = bytes(ram[: worlds.SPACE])
-        for page in range(0, worlds.SPACE, 0x1000) if changed or now != memory else ():
-            if page in changed or now[page : page + 0x1000] != memory[page : page + 0x1000]:
-                ram[page : page + 0x1000] = memory[page : page + 0x1000]
-                changed.add(page)
+        """Make memory what the program expects, and drop all translations."""
+        ram = m.ram.whole
+        ram[: worlds.SPACE] = program.memory
         for at, data in program.patches.items():
             ram[at : at + len(data)] = data
+        engine = m.accelerator if isinstance(m.accelerator, Engine) else None
         if engine is not None:
             engine.flush()
 
     def run(self, number: int) -> str:
         """Run program `number`; returns what the back ends disagree about, or ""."""
         program = self.prepare(number)
+        at = program.words[RIP]
+        self.hashes.append(int.from_bytes(blake2b(program.memory[at : at + SLOT], digest_size=8).digest(), "little"))
         reasons = []
         for which, m in enumerate(self.machines):
             self.start(which, program)
