@@ -172,6 +172,8 @@ def store_extended(s: State, linear: int, access: int) -> int:
         if masked:
             if put_extended(s, linear, INDEFINITE_LOW, INDEFINITE_HIGH, access):
                 return 1
+        elif memory.probe(s, linear, 10, access | memory.WRITE):
+            return 1
         fs.stack_fault(s, 0)
         return fs.pop(s) if masked else 0
     at = fs.register(s, 0)

@@ -142,6 +142,8 @@ def load_selector(i: Instruction, src: Operand, function: Callable[[State, int],
 
 def table(i: Instruction, memory: Operand, function: Callable[[State, int, int], int], access: int) -> None:
     """SGDT, SIDT, LGDT and LIDT: a limit of 2 bytes and a base of 4 or 8."""
+    if access == READ:
+        i.privileged()  # before a fault of the operand
     i.call(function, i.address(memory, access), i.size)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from pathlib import Path
 
 from tests.fuzz.target import Target
 
@@ -18,6 +19,7 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after this long")
+    parser.add_argument("--hashes", help="write the programs' 64-bit hashes to this file")
     parser.add_argument("-v", action="store_true")
     options = parser.parse_args()
     target = Target(options.back_ends.split(","), options.seed)
@@ -37,6 +39,8 @@ def main() -> int:
             break
     programs = number + 1 - options.first
     print(f"done: {programs} programs, {target.instructions} instructions, {differences} differences", flush=True)
+    if options.hashes:
+        Path(options.hashes).write_bytes(target.hashes.tobytes())
     target.close()
     return 1 if differences else 0
 

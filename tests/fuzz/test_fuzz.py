@@ -11,8 +11,13 @@ import re
 import subprocess
 import sys
 import threading
+import time
+from array import array
+from pathlib import Path
 
 import pytest
+
+from tests.differential.progress import Progress
 
 SEED = int(os.environ.get("PYEMU_SEED", "1"))
 PROGRAMS = int(os.environ.get("PYEMU_PROGRAMS", 10**7))
@@ -61,19 +66,25 @@ def test_random_programs(back_ends: str) -> None:
 
 
 @pytest.mark.long
-def test_many_random_programs() -> None:
+def test_many_random_programs(tmp_path: Path) -> None:
     """Seeds one after another, a hundred thousand programs each; the reference gets a few of each."""
-    each = 100_000
-    programs = instructions = 0
+    each, file = 100_000, tmp_path / "hashes"
+    progress = Progress("fuzz")
     found: list[str] = []
-    seed = SEED
-    while programs < PROGRAMS and len(found) < 5:
-        for back_ends, count in (("jit,interp", each), ("interp,reference", each // 500)):
-            more, executed, wrong = run("--back-ends", back_ends, "--seed", str(seed), "--count", str(count))
-            instructions += executed
-            programs += more if back_ends == "jit,interp" else 0
-            if wrong:
-                found.append(wrong)
-        print(f"seed {seed}: {programs} programs, {instructions} instructions", flush=True)
-        seed += 1
+    while progress.total("programs") < PROGRAMS and len(found) < 5:
+        seed, started = progress.next_seed(SEED), time.monotonic()
+        hashes = array("Q")
+        programs, instructions, wrong = run(
+            "--back-ends", "jit,interp", "--seed", str(seed), "--count", str(each), "--hashes", str(file)
+        )
+        few, more, also = run("--back-ends", "interp,reference", "--seed", str(seed), "--count", str(each // 500))
+        if not wrong:
+            hashes.frombytes(file.read_bytes())
+        wrong += also
+        record: dict[str, int | str] = {
+            "seed": seed, "programs": programs, "in reference": few, "instructions": instructions + more,
+            "differences": int(bool(wrong)), "seconds": round(time.monotonic() - started),
+        }  # fmt: skip
+        print(progress.add(record, hashes), wrong, sep="\n", flush=True)
+        found += [wrong] if wrong else []
     assert not found, "\n".join(found)
