@@ -14,7 +14,7 @@ from pyemu.cpu import softfloat as sf
 from pyemu.cpu import softfloat_convert as sfc
 from pyemu.cpu.decode import record as rc
 from pyemu.cpu.faults import UD, XM, raise_fault
-from pyemu.cpu.instruction import STACK_ACCESS, Instruction
+from pyemu.cpu.instruction import FIRST_PART, STACK_ACCESS, Instruction
 from pyemu.cpu.ops import Form
 from pyemu.cpu.state import CR4, GPR, M64, MXCSR, RIP, RSP, SS, STACK_MASK, VALUE, VECTOR, State
 from pyemu.cpu.values import Value
@@ -266,7 +266,9 @@ class Concrete(Instruction):
         if size <= 8 and size & (size - 1) == 0 or size == 16:
             self._check(memory.read(self.s, address, size, access))
             return self.value(width)
-        if size > vector_memory.WHOLE:
+        if width in FIRST_PART:
+            self._check(memory.probe_aligned(self.s, address, size, FIRST_PART[width], access))
+        elif size > vector_memory.WHOLE:
             self._check(memory.probe_aligned(self.s, address, size, vector_memory.WHOLE, access))
             access |= memory.ANY_ALIGNMENT
         else:

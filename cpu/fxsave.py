@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from pyemu.cpu import memory, mode, xstate
 from pyemu.cpu.control_registers import get_edx_eax
-from pyemu.cpu.faults import GP, NM, UD, raise_fault
+from pyemu.cpu.faults import AC, GP, NM, SS, UD, raise_fault
 from pyemu.cpu.fpu_environment import CONTROL_BIT_6, CONTROL_MASK, initialise, set_pointers
 from pyemu.cpu.fpu_state import ES, summarise
 from pyemu.cpu.mode import CR0_EM, CR0_TS, CR4_OSXSAVE
@@ -45,6 +45,7 @@ from pyemu.cpu.xstate import COMPACTED, HEADER_END
 AT_FCW, AT_FSW, AT_FTW, AT_FOP, AT_FIP, AT_FDP = 0, 2, 4, 6, 8, 16
 AT_MXCSR, AT_ST, AT_XMM = 24, 32, 160
 LEGACY_SIZE = 512
+ACCESS_AT = 8  # in `how` of FXSAVE and FXRSTOR
 # The XSAVE header (SDM 1, 13.4.2)
 AT_XSTATE_BV, AT_XCOMP_BV = 512, 520
 STANDARD_RESERVED_END = 536  # the standard form of XRSTOR checks bytes 8-23 of the header only
@@ -56,15 +57,16 @@ TOP_SHIFT = 11  # of TOP in FSW
 POINTER_BITS = 57  # of FIP and FDP that a processor with LA57 keeps
 
 
-def available(s: State, linear: int, alignment: int) -> int:
-    """FXSAVE and FXRSTOR: #NM, and #GP for a misaligned area; #AC for one that isn't even aligned for its words."""
+def available(s: State, linear: int, access: int) -> int:
+    """FXSAVE and FXRSTOR: #NM; then a misaligned area, which is #AC where alignment is checked if not even its words
+    are aligned, else #GP; that it isn't canonical is worse (SDM 2, FXSAVE leaves the order open: it is Zen 4's)."""
     if s[CR0] & (CR0_EM | CR0_TS):
         return raise_fault(s, NM, 0)
-    if linear & (alignment - 1):
-        if s[MMU] == USER_ALIGNED and memory.check_alignment(s, linear, 4, memory.READ):
-            return 1
-        return raise_fault(s, GP, 0)
-    return 0
+    if linear & 15 == 0:
+        return 0
+    if mode.is_canonical(s, linear) and mode.is_canonical(s, (linear + LEGACY_SIZE - 1) & M64):
+        return raise_fault(s, AC if linear & 3 and s[MMU] == USER_ALIGNED else GP, 0)
+    return raise_fault(s, SS if access & memory.STACK else GP, 0)
 
 
 def xsave_available(s: State, linear: int) -> int:
@@ -189,21 +191,24 @@ def check_mxcsr(s: State, linear: int) -> int:
     return 0
 
 
-def fxsave(s: State, linear: int, rex_w: int) -> int:
-    """FXSAVE, FXSAVE64. All of it: CR4.OSFXSR off lets processors leave the XMM part out, ours doesn't."""
-    if available(s, linear, 16) or memory.probe_area(s, linear, LEGACY_SIZE, memory.WRITE):
+def fxsave(s: State, linear: int, how: int) -> int:
+    """FXSAVE, FXSAVE64. All of it: CR4.OSFXSR off lets processors leave the XMM part out, ours doesn't. `how` is REX.W
+    in its byte, then the access bits of the segment."""
+    access = how >> ACCESS_AT
+    if available(s, linear, access) or memory.probe_area(s, linear, LEGACY_SIZE, access | memory.WRITE):
         return 1
-    store_x87(s, linear, rex_w)
+    store_x87(s, linear, how & 0xFF)
     store_mxcsr(s, linear)
     return store_xmm(s, linear)
 
 
-def fxrstor(s: State, linear: int, rex_w: int) -> int:
-    """FXRSTOR, FXRSTOR64."""
-    if available(s, linear, 16) or memory.probe_area(s, linear, LEGACY_SIZE, memory.READ) or check_mxcsr(s, linear):
+def fxrstor(s: State, linear: int, how: int) -> int:
+    """FXRSTOR, FXRSTOR64, likewise."""
+    access = how >> ACCESS_AT
+    if available(s, linear, access) or memory.probe_area(s, linear, LEGACY_SIZE, access) or check_mxcsr(s, linear):
         return 1
     s[MXCSR] = s[VALUE]
-    load_x87(s, linear, rex_w)
+    load_x87(s, linear, how & 0xFF)
     return load_xmm(s, linear)
 
 

@@ -28,6 +28,11 @@ ALL_MASKED, ROUNDING, ROUNDING_AT = 0x1F80, 0x6000, 13  # of MXCSR (SDM 1, figur
 STACK_ACCESS = 4  # access through SS: #SS instead of #GP for a non-canonical address
 
 
+# Operands of odd size that are read in parts: bits, and the bytes of the first part, whose alignment may be checked
+# (SDM 3, table 6-7). It comes before page faults of the others.
+FIRST_PART = {48: 4, 80: 8}
+
+
 class Instruction(Builder):
     """One instruction being executed (Concrete) or compiled (LLVM). `size` is its operand size in bytes (0 if
     irrelevant)."""

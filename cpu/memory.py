@@ -31,7 +31,9 @@ def check_alignment(s: State, linear: int, size: int, access: int) -> int:
     isn't canonical is worse."""
     if linear & (size - 1) == 0 or access & ANY_ALIGNMENT:
         return 0
-    if s[EFER] & paging.EFER_LMA and not mode.is_canonical(s, linear):
+    if s[EFER] & paging.EFER_LMA and not (
+        mode.is_canonical(s, linear) and mode.is_canonical(s, (linear + size - 1) & M64)
+    ):
         return 0
     return raise_fault(s, AC, 0)
 

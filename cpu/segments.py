@@ -244,7 +244,7 @@ def stack_probe(s: State, offset: int, size: int) -> int:
     """0 if stack pointer + offset can be written."""
     if stack_linear(s, offset, size, memory.WRITE):
         return 1
-    return memory.probe(s, s[VALUE], size, memory.STACK | memory.WRITE)
+    return memory.probe_aligned(s, s[VALUE], size, size, memory.STACK | memory.WRITE)
 
 
 def stack_write(s: State, offset: int, size: int, value: int) -> int:

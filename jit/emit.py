@@ -19,7 +19,7 @@ from pyemu.cpu import flags as fl
 from pyemu.cpu import memory, rehearsal, segments, tlb, vector_memory
 from pyemu.cpu.decode import record as rc
 from pyemu.cpu.faults import raise_fault
-from pyemu.cpu.instruction import STACK_ACCESS
+from pyemu.cpu.instruction import FIRST_PART, STACK_ACCESS
 from pyemu.cpu.ops import Form
 from pyemu.cpu.state import CC_SRC, GPR, MMU, RIP, RSP, SS, STACK_MASK, TLB, TLB_ENTRIES, VALUE, VECTOR
 from pyemu.cpu.values import Value
@@ -332,7 +332,7 @@ class Emitter(FloatEmitter):
 
     def _load_parts(self, linear: Value, width: int, access: int) -> Value:
         """An operand of odd size (far pointers, 80-bit floats): probed as a whole, then read in pieces."""
-        self._probe(linear, width // 8, access)
+        self._probe(linear, width // 8, access, FIRST_PART.get(width, 0))
         total, at = self.constant(0, width), 0
         while at < width:
             step = 64 if width - at >= 64 else 1 << ((width - at).bit_length() - 1)
@@ -375,10 +375,14 @@ class Emitter(FloatEmitter):
         b.branch(end)
         b.position_at_end(end)
 
-    def _probe(self, linear: Value, size: int, access: int) -> None:
+    def _probe(self, linear: Value, size: int, access: int, alignment: int = 0) -> None:
         flags = self.b.or_(I64(access), self._segment_access())
-        arguments = [self.s, linear.payload, I64(size), flags]
-        status = self.b.call(self.owner.declare(memory.probe), arguments)  # type: ignore[arg-type]
+        if alignment:
+            arguments = [self.s, linear.payload, I64(size), I64(alignment), flags]
+            status = self.b.call(self.owner.declare(memory.probe_aligned), arguments)  # type: ignore[arg-type]
+        else:
+            arguments = [self.s, linear.payload, I64(size), flags]
+            status = self.b.call(self.owner.declare(memory.probe), arguments)  # type: ignore[arg-type]
         self._exit_if(self.b.icmp_unsigned("!=", status, I64(0)))
 
     def probe_write(self, linear: Value, size: int) -> None:

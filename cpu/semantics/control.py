@@ -15,6 +15,7 @@ from pyemu.cpu.faults import BP, BR, DB
 from pyemu.cpu.instruction import GP, READ, STACK_ACCESS, UD, Instruction
 from pyemu.cpu.ops import Operand, op
 from pyemu.cpu.semantics.rows import CONDITIONS, near
+from pyemu.cpu.semantics.segment import far_pointer
 from pyemu.cpu.state import GPR, RCX, RSP
 from pyemu.cpu.values import Value
 
@@ -106,8 +107,7 @@ def _pointer(i: Instruction, target: Operand) -> tuple[Value, Value]:
     """Selector and offset of a far pointer, in the instruction or in memory."""
     if target.kind == "far":
         return i.record_word(rc.IMM2).trunc(16), i.record_word(rc.IMM).trunc(i.width)
-    pointer = i.read(target)
-    return pointer.bits(i.width, 16), pointer.trunc(i.width)
+    return far_pointer(i, target)
 
 
 @op("EA", "Ap", modes="legacy", name="jmpf", **FAR)
@@ -165,8 +165,9 @@ def into(i: Instruction) -> None:
 
 @op("62 /r", "Gv,Ma", modes="legacy")
 def bound(i: Instruction, index: Operand, bounds: Operand) -> None:
-    value, pair = i.read(index), i.read(bounds)
-    i.fault_if(value.slt(pair.trunc(i.width)) | pair.bits(i.width, i.width).slt(value), BR)
+    value, linear = i.read(index), i.address(bounds)
+    lower, upper = i.load(linear, i.width), i.load(linear + i.size, i.width)
+    i.fault_if(value.slt(lower) | upper.slt(value), BR)
 
 
 @op("0F FF /r", "E", name="ud0", ends_block=True)

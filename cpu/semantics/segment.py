@@ -77,11 +77,21 @@ for _opcode, _name in ((0xA0, "FS"), (0xA8, "GS")):
     stacked(f"0F {_opcode + 1:02X}", _name, name="pop", **MECHANISM)(pop_segment)
 
 
+def far_pointer(i: Instruction, memory: Operand) -> tuple[Value, Value]:
+    """Selector and offset in memory. One of 32 bits is two words as far as its alignment goes (SDM 3, table 6-7)."""
+    if memory.width != 32:
+        pointer = i.read(memory)
+        return pointer.bits(i.width, 16), pointer.trunc(i.width)
+    linear = i.address(memory)
+    offset = i.load(linear, 16)
+    return i.load(linear + 2, 16), offset
+
+
 def load_far_pointer(i: Instruction, dst: Operand, src: Operand, segment: int) -> None:
     """LDS, LES, LFS, LGS and LSS."""
-    pointer = i.read(src)
-    i.write(dst, pointer.trunc(dst.width))
-    i.call(segments.load_segment, segment, pointer.bits(dst.width, 16))
+    selector, offset = far_pointer(i, src)
+    i.write(dst, offset)
+    i.call(segments.load_segment, segment, selector)
 
 
 op("C4 /r", "Gv,Mp", name="les", modes="legacy", extra=(ES,), **MECHANISM)(load_far_pointer)

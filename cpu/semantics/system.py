@@ -220,8 +220,10 @@ Save = Callable[[State, int, int], int]
 
 
 def save_area(i: Instruction, area: Operand, function: Save, size: int, access: int) -> None:
-    rex_w = i.record_field(rc.PACKED, rc.RFLAGS_SHIFT, 8) & rc.REX_W
-    i.call(function, i.address(area, access, size=size), rex_w)
+    how = i.record_field(rc.PACKED, rc.RFLAGS_SHIFT, 8) & rc.REX_W
+    if size == LEGACY_AREA:
+        how = how | i.memory_access() << fxsave.ACCESS_AT
+    i.call(function, i.address(area, access, size=size), how)
 
 
 LEGACY_AREA, XSAVE_AREA = 512, 576  # SDM 1, 13.4

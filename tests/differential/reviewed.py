@@ -46,21 +46,12 @@ def host_cannot(form: Form) -> str:
 
 
 # Mistakes of pyemu's that the harness has found and that are not mended yet, by mnemonic. It should be empty.
-OPEN: dict[str, str] = {
-    r"fxsave|fxrstor": "#SS and #AC of the area's address come before #GP for its alignment",
-}
-OPEN_VECTORS = {17: "alignment check", 1: "single step"}
+OPEN: dict[str, str] = {}
 
 
-def is_open(form: Form, found: bytes, expected: bytes, given: bytes) -> str:
-    """What is known to be wrong in pyemu about a difference; "" for a new one."""
-    for pattern, text in OPEN.items():
-        if re.fullmatch(pattern, form.row.name):
-            return text
-    for result in (found, expected):
-        if text := OPEN_VECTORS.get(c.word(result, c.R_VECTOR), ""):
-            return text
-    return OPEN_VECTORS[1] if (c.word(given, c.R_FLAGS) | c.word(found, c.R_FLAGS)) & fl.TF else ""
+def is_open(form: Form) -> str:
+    """What is known to be wrong in pyemu about an instruction; "" if nothing is."""
+    return next((text for pattern, text in OPEN.items() if re.fullmatch(pattern, form.row.name)), "")
 
 
 def compared_flags(form: Form) -> int:
@@ -112,6 +103,11 @@ def excused(form: Form, found: bytes, expected: bytes) -> str:
         return "Zen 4 wants the offset to be canonical before a segment base is added; the SDM only the sum"
     if form.row.name in ("fldenv", "frstor", "fnstenv", "fnsave") and ours in (12, 13) and vector == c.PAGE_FAULT:
         return "whether the limit is checked for all parts before the first is read is open"
+    if form.row.name.startswith(("fxsave", "fxrstor")) and (ours, vector) == (13, 17):
+        return "neither segment nor alignment is good: the SDM doesn't promise #AC at all (SDM 2, FXSAVE)"
+    wrapped = c.word(found, c.R_CR2) ^ c.word(expected, c.R_CR2)
+    if form.row.name.startswith(("fxsave", "fxrstor")) and ours == vector == c.PAGE_FAULT and wrapped == 1 << 16:
+        return "an area that reaches past the end of 16-bit offsets: whether it goes on behind it is open"
     aligned = form.row.element and re.fullmatch(r"vmov(ap[sd]|dqa\d+|nt.*)", form.row.name)
     if aligned and ours in (12, 13) and vector != ours:
         return "a mask that leaves out all that is beyond the segment: pyemu checks the segment where alignment counts"
@@ -119,7 +115,7 @@ def excused(form: Form, found: bytes, expected: bytes) -> str:
         return "whether what lies beyond the last offset is at the first one or nowhere is open (SDM 3, 23.31.1)"
     if form.row.name == "bound" and ours in (12, 13) and vector == c.PAGE_FAULT:
         return "whether the limit is checked for both bounds before the first is read is open"
-    if form.row.name == "call" and ours == 13 and vector in (12, c.PAGE_FAULT):
+    if form.row.name == "call" and ours == 13 and vector in (12, c.PAGE_FAULT, 17):
         return "neither the target nor the stack is good: which fault comes first is open"
     return ""
 
