@@ -159,7 +159,7 @@ def load_decimal(s: State, low: int, high: int) -> int:
 # ---- stores ------------------------------------------------------------------------------------------------------
 def put_extended(s: State, linear: int, low: int, high: int, access: int) -> int:
     """Store ten bytes, all or nothing."""
-    if memory.probe(s, linear, 10, access | memory.WRITE):
+    if memory.probe_aligned(s, linear, 10, 8, access | memory.WRITE):
         return 1
     memory.write(s, linear, 8, low, access | memory.WRITE)
     return memory.write(s, (linear + 8) & M64, 2, high, access | memory.WRITE)
@@ -172,7 +172,7 @@ def store_extended(s: State, linear: int, access: int) -> int:
         if masked:
             if put_extended(s, linear, INDEFINITE_LOW, INDEFINITE_HIGH, access):
                 return 1
-        elif memory.probe(s, linear, 10, access | memory.WRITE):
+        elif memory.probe_aligned(s, linear, 10, 8, access | memory.WRITE):
             return 1
         fs.stack_fault(s, 0)
         return fs.pop(s) if masked else 0
@@ -196,7 +196,7 @@ def store(s: State, linear: int, access: int, command: int, size: int) -> int:
         status = compute(s, operation, fs.register(s, 0), X87_OPERAND) & REPORTED
         blocked = status & ~s[FCW] & (PRE_COMPUTATION | OE | UE)
     if blocked:
-        if memory.probe(s, linear, size, access | memory.WRITE):
+        if memory.probe_aligned(s, linear, size, 8 if size == 10 else size, access | memory.WRITE):
             return 1
         return fs.report(s, status)
     if size == 10:
