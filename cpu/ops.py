@@ -407,8 +407,9 @@ class Table:
     forms: list[Form] = field(default_factory=list)
 
 
+@cache
 def build_table() -> Table:
-    """Expand all rows that the semantics modules have registered."""
+    """Expand all rows that the semantics modules have registered, once."""
     from pyemu.cpu import semantics  # the rows register themselves on import
 
     semantics.load()

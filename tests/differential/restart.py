@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from pyemu.cpu import cpuid, flags, mode, tlb
 from pyemu.cpu.faults import PF
-from pyemu.cpu.ops import Form
+from pyemu.cpu.ops import Form, parse_encoding
 from pyemu.cpu.reference import Reference
 from pyemu.cpu.state import (
     CR0,
@@ -46,6 +46,7 @@ from tests.cpu.fake_host import FakeHost
 from tests.differential.encoder import Address, Choice, NotEncodable, encode
 from tests.differential.lockstep import PRIVATE
 from tests.differential.sweep import disassembly
+from tests.differential.vector_encoder import VectorChoice, encode_vector
 
 OPERAND, SOURCE, DESTINATION, STACK, FRAME = 0x20000, 0x24000, 0x28000, 0x2C000, 0x30000  # four pages each
 LANDING = 0x6000  # the code page, full of HLT
@@ -207,6 +208,8 @@ class Bench:
             reg=2, op=2, vvvv=1, address=Address(base=RBX, disp_size=0), imm=imm,
             imm2=setup.CODE32 if "far" in kinds else 2, repeat=0xF3 if form.row.rep else 0,
         )  # fmt: skip
+        if form.space:
+            return encode_vector(form, parse_encoding(form.row.encoding), self.bits, choice, VectorChoice(), setup.CODE)
         return encode(form, self.bits, choice)
 
     def _check_at(self, form: Form, registers: dict[int, int]) -> int:
