@@ -94,8 +94,8 @@ _HEAD = "| encoding | operands | instruction | feature | modes | judges |\n| ---
 _PREFACE = """Each row of the operand table (`cpu/semantics/`) with the judges outside of pyemu that it meets:
 
 * **host**: the processor itself runs generated instances, with all of the user-visible state compared
-  (`tests/differential/test_generated.py`; those with VEX and EVEX in its long run, and in
-  `tests/cpu/semantics/test_vectors_on_host.py`);
+  (`tests/differential/test_generated.py`; of those with VEX and EVEX others every day, all in its long run, and
+  many in `tests/cpu/semantics/test_vectors_on_host.py`);
 * **KVM**: /dev/kvm runs generated instances at CPL 0 (`tests/differential/test_system_instructions.py`);
 * **QEMU**, **Unicorn**: a guest or test that names the instruction runs there too (`tests/guests/topics/`,
   `tests/cpu/`).

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from pyemu.cpu import cpuid, flags, mode, tlb
 from pyemu.cpu.faults import PF
+from pyemu.cpu.features import FEATURES
 from pyemu.cpu.ops import Form, parse_encoding
 from pyemu.cpu.reference import Reference
 from pyemu.cpu.state import (
@@ -28,6 +29,7 @@ from pyemu.cpu.state import (
     ICOUNT,
     ICOUNT_LIMIT,
     LAYOUT,
+    MXCSR,
     RAX,
     RBP,
     RBX,
@@ -58,7 +60,7 @@ MOST = 64  # instructions, or iterations
 UNFINISHED = frozenset(("enter",))
 # What may differ after the fault, and between a disturbed run and an undisturbed one.
 _IGNORED = PRIVATE | {
-    "icount", "cr2", "rip", "fault_chain", "halted", "fault_vector", "rf_count", "shadow", "stack_shadow",
+    "vector", "icount", "cr2", "rip", "fault_chain", "halted", "fault_vector", "rf_count", "shadow", "stack_shadow",
     "pending_debug", "seg_sel", "seg_attr", "seg_limit", "seg_base", "mode", "mmu", "cpl", "stack_mask", "nmi_blocked",
 }  # fmt: skip
 _FIELDS = [f for name, f in LAYOUT.items() if name not in _IGNORED]
@@ -93,10 +95,10 @@ class Bench:
         self.bits = bits
         self.m = setup.long() if bits == 64 else setup.compatibility()
         s = self.m.s
-        cpuid.configure(s)
+        cpuid.configure(s, None, set(FEATURES) - {"la57"})
         s[CR4] |= mode.CR4_OSFXSR | 1 << 10 | mode.CR4_OSXSAVE | mode.CR4_FSGSBASE
         s[CR0] |= mode.CR0_NE | mode.CR0_MP
-        s[XCR0] = 3
+        s[XCR0], s[MXCSR] = 0xE7, 0x1F80
         self.host = FakeHost()
         self.reference = self.engine = None
         if backend == "reference":
