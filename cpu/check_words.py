@@ -255,7 +255,8 @@ WORDS: dict[str, dict[str, str]] = {
     # ---- state in memory -----------------------------------------------------------------------------------------
     "available": {
         "s[CR0] & (CR0_EM | CR0_TS)": "CR0.EM or CR0.TS is set",
-        "linear & alignment - 1": "the area at {linear:#x} is not aligned to {alignment} bytes",
+        "": "the area at {linear:#x} is neither aligned to 16 bytes nor canonical",
+        "mode.is_canonical(s, linear) and mode.is_canonical(s, linear + LEGACY_SIZE - 1 & M64)": "the area at {linear:#x} is not aligned to 16 bytes",
     },
     "xsave_available": {
         "s[CR4] & CR4_OSXSAVE == 0": "CR4.OSXSAVE is off",
