@@ -93,6 +93,9 @@ def excused(form: Form, found: bytes, expected: bytes) -> str:
         return "bit 17 of MXCSR is misaligned SSE mode on AMD's processors (APM 2, 11.3.2), which no model has"
     if form.row.name == "mov" and (ours, vector) == (6, 13) and any(o.kind == "cr" for o in form.operands):
         return "LOCK MOV CR0 is MOV CR8 on AMD's processors (AltMovCr8, CPUID 8000_0001H ECX bit 4), which no model has"
+    errors = c.word(found, c.R_ERROR), c.word(expected, c.R_ERROR)
+    if ours == vector == c.PAGE_FAULT and errors[0] & 0x10 and errors[1] == errors[0] | 1:
+        return "a jump to where the judge's process has memory of its own, which is not to be executed"
     if form.row.name == "icebp" and ours == vector == 1 and found[c.R_ERROR :] == expected[c.R_ERROR :]:
         return "a hypervisor that injects the #DB of INT1 as a fault: RIP is that of INT1, not behind it (SDM 2, INT1)"
     if {ours, vector} == {12, 13} and any(o.is_memory and o.size >= 16 for o in form.operands):
