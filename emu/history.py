@@ -231,13 +231,14 @@ class History:
         self._next_check = to.next_check
         self._next_checkpoint = max(to.snapshot.instructions + CHECKPOINT_EVERY, self._machine.state[ICOUNT])
 
-    def branch(self) -> None:
-        """The guest's state is about to be changed by hand: what had come after this moment never was."""
-        if self.replaying:
-            self.recording.truncate(self.position)
-            self._furthest = 0
-            self._record_from_here()
-        self.checkpoints = [c for c in self.checkpoints if c.snapshot.instructions <= self._machine.state[ICOUNT]]
+    def restart(self) -> None:
+        """The machine is in quite another state: its past begins here."""
+        self.recording = Recording()
+        self.mode, self.frontier, self.position, self._furthest = Mode.RECORD, None, 0, 0
+        for checkpoint in self.checkpoints:
+            self._machine.snapshots.drop(checkpoint.snapshot)
+        self.checkpoints = []
+        self.begin()
 
     def close(self) -> None:
         if self.mode is Mode.RECORD:

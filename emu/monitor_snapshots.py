@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from pyemu.monitor_break import describe_stop
 from pyemu.monitor_table import CommandError, Session, command, info
-from pyemu.snapshot_error import SnapshotError
 from pyemu.until import StopKind
 
 if TYPE_CHECKING:
@@ -37,15 +36,12 @@ def _one(arguments: str, usage: str) -> str:
 def savevm(session: Session, arguments: str) -> str:
     name = _one(arguments, "savevm NAME|PATH")
     machine = session.machine
-    try:
-        if os.sep in name:
-            machine.save(name)
-            return ""
-        for old in [snapshot for snapshot in machine.snapshots if snapshot.name == name]:
-            machine.drop(old)
-        machine.snapshot(name)
-    except SnapshotError as error:
-        raise CommandError(str(error)) from error
+    if os.sep in name:
+        machine.save(name)
+        return ""
+    for old in [snapshot for snapshot in machine.snapshots if snapshot.name == name]:
+        machine.drop(old)
+    machine.snapshot(name)
     return ""
 
 
@@ -53,13 +49,10 @@ def savevm(session: Session, arguments: str) -> str:
 def loadvm(session: Session, arguments: str) -> str:
     name = _one(arguments, "loadvm NAME|PATH")
     machine = session.machine
-    try:
-        if os.sep in name:
-            machine.load(name)
-        else:
-            machine.restore(_find(machine, name))
-    except SnapshotError as error:
-        raise CommandError(str(error)) from error
+    if os.sep in name:
+        machine.load(name)
+    else:
+        machine.restore(_find(machine, name))
     return ""
 
 
@@ -72,7 +65,7 @@ def delvm(session: Session, arguments: str) -> str:
 
 @info("snapshots", "the states kept in memory")
 def snapshots(session: Session, arguments: str) -> str:
-    known = [f"{snapshot.name}: at instruction {snapshot.instructions}" for snapshot in session.machine.snapshots]
+    known = [f"{s.name}: at instruction {s.instructions}" for s in session.machine.snapshots if s.name]
     return "\n".join(known) or "none"
 
 
@@ -87,18 +80,12 @@ def _report(session: Session, stop: Stop) -> str:
 @command("reverse-step", "[N]", "undo one instruction, or N", aliases=("rsi",))
 def reverse_step(session: Session, arguments: str) -> str:
     count = session.evaluate(arguments) if arguments else 1
-    try:
-        return _report(session, session.machine.reverse_step(count))
-    except SnapshotError as error:
-        raise CommandError(str(error)) from error
+    return _report(session, session.machine.reverse_step(count))
 
 
 @command("reverse-continue", "", "back to the last breakpoint or watchpoint", aliases=("rc",))
 def reverse_continue(session: Session, arguments: str) -> str:
-    try:
-        return _report(session, session.machine.reverse_continue())
-    except SnapshotError as error:
-        raise CommandError(str(error)) from error
+    return _report(session, session.machine.reverse_continue())
 
 
 @command("last-write", "ADDRESS [LENGTH]", "back to the last write to memory", completes="symbol")
@@ -106,17 +93,22 @@ def last_write(session: Session, arguments: str) -> str:
     words = _one(arguments, "last-write ADDRESS [LENGTH]").split()
     length = session.evaluate(words.pop()) if len(words) > 1 and words[-1].isdigit() else 1
     address = session.evaluate(" ".join(words))
-    try:
-        return _report(session, session.machine.last_write(address, length))
-    except SnapshotError as error:
-        raise CommandError(str(error)) from error
+    return _report(session, session.machine.last_write(address, length))
 
 
 @command("goto", "COUNT", "to where so many instructions have been executed, in the past or the future")
 def goto(session: Session, arguments: str) -> str:
     count = session.evaluate(arguments)
-    try:
-        session.machine.goto(count)
-    except SnapshotError as error:
-        raise CommandError(str(error)) from error
+    session.machine.goto(count)
     return session.execute("x/1i $cs_base + $rip")
+
+
+@info("replay", "what is recorded or replayed, and how far")
+def replay(session: Session, arguments: str) -> str:
+    history = session.machine.history
+    if history is None:
+        return "The machine keeps no history (-record, -replay, -history)."
+    where = f"{history.mode.value} at instruction {session.machine.instructions}"
+    entries = f"{history.position} of {len(history.recording.entries)} entries"
+    path = history.recording.path
+    return f"{where}, {entries} {f'of {path}' if path else 'in memory'}; {len(history.checkpoints)} checkpoints"

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from pyemu.expression import ExpressionError, evaluate
 from pyemu.memory import OutOfRange
+from pyemu.snapshot_error import SnapshotError
 from pyemu.symbols import SymbolError
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ class Session:
             return f"unknown command: '{name}'"
         try:
             return known.function(self, rest.strip())
-        except (CommandError, ExpressionError, OutOfRange, SymbolError) as error:
+        except (CommandError, ExpressionError, OutOfRange, SnapshotError, SymbolError) as error:
             return str(error)
 
     def evaluate(self, text: str) -> int:

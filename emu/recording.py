@@ -76,11 +76,10 @@ class Recording:
         if self._file is not None:
             self._write(_plain(entry))
 
-    def truncate(self, count: int) -> None:
-        """The run goes another way from here. Only what is in memory can be forgotten."""
-        if self._file is not None:
-            raise SnapshotError("the past of a run that is being recorded to a file can't be changed")
-        del self.entries[count:]
+    @property
+    def is_kept(self) -> bool:
+        """Whether it goes to a file."""
+        return self._file is not None
 
     def close(self, end: Moment) -> None:
         if self._file is not None:

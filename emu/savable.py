@@ -19,6 +19,7 @@ from pyemu.config import Icount, MachineConfig
 from pyemu.history import History, Mode
 from pyemu.recording import Recording
 from pyemu.snapshot import Snapshot, SnapshotTree, capture, put_back_cpu, put_back_devices
+from pyemu.snapshot_error import SnapshotError
 from pyemu.tracking import PageTracker
 
 if TYPE_CHECKING:
@@ -95,9 +96,20 @@ class Savable:
 
     def restore(self, snapshot: Snapshot) -> None:
         """Be in that state again. Costs what has changed since."""
+        self._check_no_file()
         with self.stopped():
             self.snapshots.restore(snapshot)
-            self._machine.hooks.here_is_new()
+            self._jumped()
+
+    def _check_no_file(self) -> None:
+        if self.history is not None and self.history.recording.is_kept:
+            path = self.history.recording.path
+            raise SnapshotError(f"the run is being recorded to {path}, which can't tell of a jump to another state")
+
+    def _jumped(self) -> None:
+        self._machine.hooks.here_is_new()
+        if self.history is not None:
+            self.history.restart()
 
     def drop(self, snapshot: Snapshot) -> None:
         """Forget a snapshot in memory."""
@@ -111,9 +123,10 @@ class Savable:
 
     def load(self, path: str) -> None:
         """Go on from a file; raises SnapshotError, and then nothing has changed."""
+        self._check_no_file()
         with self.stopped():
             self.load_file(path)
-            self._machine.hooks.here_is_new()
+            self._jumped()
 
     def load_file(self, path: str) -> None:
         """The same while the guest stands still."""

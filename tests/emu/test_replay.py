@@ -228,6 +228,24 @@ def test_back_to_a_breakpoint_and_to_a_write(past: Machine) -> None:
     never.remove()
 
 
+def test_a_jump_to_another_state_begins_another_past(past: Machine, tmp_path: Path) -> None:
+    kept = past.snapshot()
+    past.run(until=Instructions(1000), timeout=30)
+    past.restore(kept)
+    begin = past.instructions
+    past.run(until=Instructions(1000), timeout=30)
+    later = whole(past)
+    past.goto(begin + 300)
+    past.goto(begin + 1000)
+    assert whole(past) == later
+    with pytest.raises(SnapshotError, match="not so far"):
+        past.goto(begin - 1)
+    with Machine(memory=SIZE, record=str(tmp_path / "run")) as recording:
+        state = recording.snapshot()
+        with pytest.raises(SnapshotError, match="recorded"):
+            recording.restore(state)
+
+
 def test_without_a_history_there_is_no_way_back() -> None:
     with Machine(memory=SIZE) as m:
         m.prepare()
