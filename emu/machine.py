@@ -30,10 +30,8 @@ from pyemu.cpu import cpuid
 from pyemu.cpu.fpu_state import ES as FSW_ES
 from pyemu.cpu.state import ICOUNT, IGNNE, State, new_state
 from pyemu.cpuoption import choose
-from pyemu.cpustart import apply_cpu, load_memory
 from pyemu.events import Events
-from pyemu.firmware.boot import BootRequest, prepare
-from pyemu.firmware.boot_image import BootError, BootImage
+from pyemu.firmware.boot_image import BootError
 from pyemu.firmware.e820 import MIB
 from pyemu.firmware.platform import Platform
 from pyemu.hooks import Breakpoint, Hookable, Hooks
@@ -58,6 +56,7 @@ from pyemu.virtual import read_virtual, translate, write_virtual
 
 if TYPE_CHECKING:
     from pyemu.coverage import Coverage
+    from pyemu.firmware.boot_image import BootImage
     from pyemu.gdbserver.server import GdbServer
 
 _PATIENCE_S = 0.7  # how long a vCPU may take to notice that it shall end
@@ -124,6 +123,8 @@ class Machine(Hookable, Controllable, Savable, Reversible, Inspectable, Events):
     @functools.cached_property
     def image(self) -> BootImage:
         """What is loaded at power-on, and at each reset. A machine that goes on from a file may never need it."""
+        from pyemu.firmware.boot import BootRequest, prepare  # here, as it brings much along
+
         config = self.config
         request = BootRequest(
             ram_size=config.memory,
@@ -257,6 +258,8 @@ class Machine(Hookable, Controllable, Savable, Reversible, Inspectable, Events):
                 self.accelerator.memory_changed()
 
     def _load(self) -> None:
+        from pyemu.cpustart import apply_cpu, load_memory
+
         load_memory(self.ram, self.image)
         apply_cpu(self.state, self.image.cpu, self.cpu)
 

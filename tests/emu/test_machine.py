@@ -12,6 +12,7 @@ from pyemu.config import ConfigError, DebugExit, Icount
 from pyemu.cpu.host import Exit
 from pyemu.cpu.interrupts import VALID
 from pyemu.cpu.state import EXIT_INFO, FAULT_CHAIN, FLAGS, HALTED, ICOUNT, RIP
+from pyemu.firmware import boot
 from pyemu.machine import Machine
 from pyemu.until import Address, GuestTime, Instructions, SerialText, StopKind
 from tests.emu.fakes import IF, spin
@@ -381,7 +382,7 @@ def test_a_stuck_output_does_not_keep_the_machine_alive(build, monkeypatch):
 def test_hint_when_the_guest_stays_silent(build, monkeypatch, capsys, append, hinted):
     monkeypatch.setattr(machine_module, "_HINT_AFTER_NS", 50_000_000)
     image = build().image
-    monkeypatch.setattr(machine_module, "prepare", lambda request, platform: image)  # a boot sector takes no -append
+    monkeypatch.setattr(boot, "prepare", lambda request, platform: image)  # a boot sector takes no -append
     machine = build(halt, serials=("null",), append=append)
     machine.run(timeout=0.3)
     assert capsys.readouterr().err.count("console=ttyS0") == int(hinted)
