@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from pyemu import Machine
 from pyemu.until import StopKind
@@ -62,7 +63,7 @@ def restore_seconds(machine: Machine, runs: int) -> list[float]:
     return found
 
 
-def boot_seconds(**options: object) -> float:
+def boot_seconds(**options: Any) -> float:
     from pyemu.config import Icount
 
     start = time.perf_counter()
