@@ -29,7 +29,6 @@ NOT_SAVED = frozenset(
     " walk_rights host_calls jit page_flags saved_count saved_numbers saved_pages tlb_misses stats"
     " x87_operand x87_result vector frame value".split()
 )
-_TLB_FIELDS = range(TLB, TLB + MMU_COUNT * TLB_ENTRIES * TLB_ENTRY_WORDS, TLB_ENTRY_WORDS)
 
 
 def is_saved(name: str) -> bool:
@@ -74,10 +73,12 @@ def put_cpu(s: State, words: bytes) -> None:
 def move_tlb(s: State, old_base: int) -> None:
     """The entries lead into RAM that was at another host address; all pages may have a first write before them."""
     offset = s[RAM_BASE] - old_base
-    for e in _TLB_FIELDS:
-        if s[e + ADDEND]:
-            s[e + ADDEND] = (s[e + ADDEND] + offset) & INVALID
-            s[e + WRITE_TAG] = s[e + WRITE_TAG] | CODE_FLAG
+    table = memoryview(s).cast("B").cast("Q")[TLB : TLB + MMU_COUNT * TLB_ENTRIES * TLB_ENTRY_WORDS]
+    tags, addends = table[WRITE_TAG::TLB_ENTRY_WORDS], table[ADDEND::TLB_ENTRY_WORDS]
+    for n, addend in enumerate(addends.tolist()):
+        if addend:  # few have ever been filled
+            addends[n] = addend + offset & INVALID
+            tags[n] |= CODE_FLAG
 
 
 @dataclass

@@ -58,9 +58,10 @@ def _spans(ram: GuestRam) -> Iterator[tuple[int, int, int]]:
 
 def guest_options(config: MachineConfig) -> dict[str, Any]:
     """What a guest can see of a configuration, as plain data."""
-    everything = asdict(config)
-    paths = {name: os.path.abspath(everything[name]) for name in ("kernel", "initrd") if everything[name]}
-    return {name: everything[name] for name in GUEST_OPTIONS} | paths
+    options = {name: getattr(config, name) for name in GUEST_OPTIONS}
+    for name in ("debug_exit", "icount"):
+        options[name] = asdict(options[name]) if options[name] is not None else None
+    return options | {name: os.path.abspath(options[name]) for name in ("kernel", "initrd") if options[name]}
 
 
 # ---- saving -------------------------------------------------------------------------------------------------------

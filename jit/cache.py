@@ -31,9 +31,10 @@ def read(path: Path) -> bytes | None:
         return None
     with suppress(OSError):
         os.utime(path)  # used now: prune() takes those that nobody has used for longest
-    if len(data) < 16 or hashlib.blake2b(data[16:], digest_size=16).digest() != data[:16]:
+    contents = memoryview(data)[16:]
+    if len(data) < 16 or hashlib.blake2b(contents, digest_size=16).digest() != data[:16]:
         return None
-    return data[16:]
+    return bytes(contents)
 
 
 @contextmanager

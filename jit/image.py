@@ -9,13 +9,17 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import marshal
+import os
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from pyemu.jit import cache, hostflags
 
-CACHE_LIMITS = (("", "image-*", 24 << 20), ("", "lazy-*", 64 << 20), ("objects", "*", 128 << 20))  # bytes
+CACHE_LIMITS = (
+    ("", "image-*", 24 << 20), ("", "lazy-*", 64 << 20), ("objects", "*", 128 << 20), ("sources", "*", 1 << 14),
+)  # bytes  # fmt: skip
 
 
 @dataclass
@@ -32,17 +36,38 @@ class Image:
     services: dict[int, tuple[str, str]]  # what native code may call in Python
 
 
-def source_digest() -> str:
-    """A digest of all sources that the image depends on, and of what the host can do."""
-    digest = hashlib.sha256()
+def _sources() -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """All sources that the image depends on, with their names in their package."""
     for package in ("pyemu.cpu", "pyemu.jit"):
         spec = importlib.util.find_spec(package)
         assert spec is not None and spec.origin is not None
-        root = Path(spec.origin).parent
-        for path in sorted(root.rglob("*.py")):
-            digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
-    digest.update(" ".join([sys.version.split()[0], *sorted(hostflags.read())]).encode())
-    return digest.hexdigest()[:32]
+        yield from _below(os.path.dirname(spec.origin), "")
+
+
+def _below(folder: str, prefix: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        if entry.name.endswith(".py"):
+            yield prefix + entry.name, entry
+        elif entry.is_dir():
+            yield from _below(entry.path, f"{prefix}{entry.name}/")
+
+
+def source_digest() -> str:
+    """A digest of all sources that the image depends on, and of what the host can do. It is remembered as long as the
+    files look the same: reading them takes a tenth of a start."""
+    host = " ".join([sys.version.split()[0], *sorted(hostflags.read())])
+    sources = list(_sources())
+    seen = [(name, entry.path, entry.stat().st_size, entry.stat().st_mtime_ns) for name, entry in sources]
+    known = cache.directory() / "sources" / hashlib.sha256(repr((host, seen)).encode()).hexdigest()[:32]
+    remembered = cache.read(known)
+    if remembered is not None:
+        return remembered.decode()
+    digest = hashlib.sha256(host.encode())
+    for name, entry in sources:
+        digest.update(name.encode() + b"\0" + Path(entry.path).read_bytes())
+    found = digest.hexdigest()[:32]
+    cache.write(known, found.encode())
+    return found
 
 
 def load() -> Image:
