@@ -32,6 +32,7 @@ TOPICS = (
     "tasks",
     "umip",
     "v86",
+    "vme",
     "x2apic",
     "xsave",
 )

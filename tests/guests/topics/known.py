@@ -13,6 +13,7 @@ PUSHED_RF = "SDM 3, 17.3.1.1: RF is set in the flags that a fault pushes"
 NOT_ON_QEMU = {
     "x2apic": "QEMU 7.2's TCG has neither x2APIC nor the TSC deadline",
     "pcid": "QEMU 7.2's TCG has neither PCIDs nor INVPCID",
+    "vme": "QEMU 7.2's TCG has neither VME nor PVI",
 }  # topics that say nothing there
 KNOWN: dict[str, str] = {
     "debug.unaligned_address": "SDM 3, 18.2.5: the low bits of an address that the length spans don't count",

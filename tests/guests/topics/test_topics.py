@@ -1,4 +1,4 @@
-"""Every topic guest passes on pyemu; on QEMU, what fails is in the reviewed list."""
+"""Every topic guest passes on pyemu, several on Bochs; on QEMU, what fails is in the reviewed list."""
 
 import fnmatch
 
@@ -6,9 +6,11 @@ import pytest
 
 from tests.guests.topics import TOPICS, image, program
 from tests.guests.topics.known import KNOWN, NOT_ON_QEMU, reason
-from tests.guests.topics.run import PASS, available, on_pyemu, on_qemu
+from tests.guests.topics.run import PASS, available, on_bochs, on_pyemu, on_qemu
+from tests.judges import require
 
 LARGE = ("paging", "paging32")  # cross products of 10^5 combinations: minutes in the reference interpreter
+ON_BOCHS = ("control", "gates", "segmentation", "syscalls", "sysenter", "tasks", "v86", "vme", "xsave")
 ON_REFERENCE = [topic for topic in TOPICS if topic not in LARGE]
 
 
@@ -36,6 +38,13 @@ if available("qemu"):
     def test_qemu_fails_only_where_it_is_known_to(topic: str) -> None:
         wrong = failures(on_qemu(image(topic), topic), topic)
         assert not {name: got for name, got in wrong.items() if not reason(name)}
+
+
+@pytest.mark.parametrize("topic", ON_BOCHS)
+def test_bochs_says_the_same(topic: str) -> None:
+    """Bochs has what QEMU's TCG lacks or gets wrong: every check of these topics passes there, too."""
+    require("bochs")
+    assert not failures(on_bochs(image(topic), topic), topic)
 
 
 def test_known_failures_are_checks() -> None:
