@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes
 from dataclasses import dataclass
 
+from pyemu.check import COMPARED
 from pyemu.cpu import cpuid, flags, mode, tlb
 from pyemu.cpu.faults import PF
 from pyemu.cpu.features import FEATURES
@@ -46,7 +47,6 @@ from pyemu.jit.engine import Engine
 from tests.cpu import system_setup as setup
 from tests.cpu.fake_host import FakeHost
 from tests.differential.encoder import Address, Choice, NotEncodable, encode
-from tests.differential.lockstep import PRIVATE
 from tests.differential.sweep import disassembly
 from tests.differential.vector_encoder import VectorChoice, encode_vector
 
@@ -59,11 +59,11 @@ MOST = 64  # instructions, or iterations
 # Instructions whose completed stores stay when a later access faults: ENTER's pushes, on Zen 4 too.
 UNFINISHED = frozenset(("enter",))
 # What may differ after the fault, and between a disturbed run and an undisturbed one.
-_IGNORED = PRIVATE | {
-    "vector", "icount", "cr2", "rip", "fault_chain", "halted", "fault_vector", "rf_count", "shadow", "stack_shadow",
+_IGNORED = {
+    "icount", "cr2", "rip", "fault_chain", "halted", "fault_vector", "rf_count", "shadow", "stack_shadow",
     "pending_debug", "seg_sel", "seg_attr", "seg_limit", "seg_base", "mode", "mmu", "cpl", "stack_mask", "nmi_blocked",
 }  # fmt: skip
-_FIELDS = [f for name, f in LAYOUT.items() if name not in _IGNORED]
+_FIELDS = [f for f in COMPARED if f.name not in _IGNORED]
 _SEGMENTS = [LAYOUT[n] for n in ("seg_sel", "seg_attr", "seg_limit", "seg_base")]
 # Words that belong to the back end, and stay when a state is put back.
 _KEPT = ("jit", "stats", "host_calls", "ram_base", "page_flags", "icount_limit")

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 
 from pyemu import Machine
+from pyemu.check import difference_of_states
 from pyemu.config import Icount
 from pyemu.cpu import flags, mode, tlb
 from pyemu.cpu.host import Exit
@@ -42,7 +43,6 @@ from pyemu.cpu.state import (
     XCR0,
 )  # fmt: skip
 from pyemu.jit.engine import Engine
-from tests.differential.lockstep import difference
 from tests.fuzz import worlds
 from tests.fuzz.programs import Writer
 
@@ -262,7 +262,7 @@ class Target:
             return ""
         a, b = self.machines[0].state, self.machines[1].state
         if reasons[0] != reasons[1] or any(a[i] != b[i] for i in self.known) or flags.eflags(a) != flags.eflags(b):
-            return f"{program}: {reasons[0].name} {reasons[1].name}: " + "; ".join(difference(a, b)[:6])
+            return f"{program}: {reasons[0].name} {reasons[1].name}: " + "; ".join(difference_of_states(a, b)[:6])
         return ""
 
 

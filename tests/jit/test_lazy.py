@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 from pyemu import Machine
+from pyemu.check import difference_of_states
 from pyemu.cpu.ops import Form, build_table
 from pyemu.cpu.state import ICOUNT, State
 from pyemu.jit import build, elf, emit
 from pyemu.jit import image as images
 from pyemu.jit.loaded import Native, native
 from pyemu.until import Instructions
-from tests.differential.lockstep import difference, machines
+from tests.differential.lockstep import machines
 
 EAGER_LIMIT = 2850  # handlers that the first start may have to wait for
 
@@ -56,7 +57,7 @@ def test_same_guest_with_handlers_compiled_on_first_use(
     assert len(now) == len(before) > 100
     for number, (a, b) in enumerate(zip(before, now, strict=True)):
         assert a[ICOUNT] == b[ICOUNT]
-        assert not difference(a, b), f"in state {number}"
+        assert not difference_of_states(a, b), f"in state {number}"
     assert 50 < len(missing(code, forms)) < len(forms) - 50
     kept = sorted(path.name for path in tmp_path.glob("lazy-*/*"))
     assert kept == sorted({str(code.image.groups[f.number]) for f in forms if f not in missing(code, forms)})
