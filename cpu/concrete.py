@@ -300,8 +300,9 @@ class Concrete(Instruction):
             self._check(memory.write(self.s, (address + at) & M64, step, part, access))
             at += step
 
-    def probe_write(self, linear: Value, size: int) -> None:
-        self._check(memory.probe(self.s, linear.payload, size, memory.WRITE | self._segment_access()))
+    def probe_write(self, linear: Value, size: int, alignment: int = 0) -> None:
+        access = memory.WRITE | self._segment_access()
+        self._check(memory.probe_aligned(self.s, linear.payload, size, alignment or 1, access))
 
     def vector(self, width: int) -> Value:
         return self.state(VECTOR, width)

@@ -100,8 +100,8 @@ class Instruction(Builder):
         """Write memory at a linear address; exits on a fault."""
 
     @abstractmethod
-    def probe_write(self, linear: Value, size: int) -> None:
-        """Fault now if `size` bytes at `linear` cannot be written."""
+    def probe_write(self, linear: Value, size: int, alignment: int = 0) -> None:
+        """Fault now if `size` bytes at `linear` cannot be written, or (where that is checked) aren't aligned."""
 
     @abstractmethod
     def stack_linear(self, offset: int, size: int, access: int) -> Value:
@@ -216,7 +216,7 @@ class Instruction(Builder):
         if operand.is_memory:
             if self.masked:
                 if self.form.row.whole:
-                    self.probe_write(self.address(operand, WRITE), operand.size)
+                    self._probe_whole(operand)
                 self.store_elements(operand, value, self.mask(self.form.elements))
             else:
                 self.store(self.address(operand, WRITE), value)
@@ -322,10 +322,14 @@ class Instruction(Builder):
     def probe_elements(self, operand: Operand, mask: Value | None) -> None:
         """Fault now if the elements that a mask selects, or all bytes without one, cannot be written."""
         if mask is None:
-            self.probe_write(self.address(operand, WRITE), operand.size)
+            self._probe_whole(operand)
         else:
             (at, access), size = self._elements(operand), operand.size
             self.call(vector_memory.probe_elements, at, size // mask.width, mask, self._unmasked(size), access)
+
+    def _probe_whole(self, operand: Operand) -> None:
+        alignment = min(operand.size, vector_memory.WHOLE)
+        self.probe_write(self.address(operand, WRITE), operand.size, alignment)
 
     def _unmasked(self, size: int) -> Value:
         """`size` if the instruction, whose form may have a mask, has none; else 0."""

@@ -396,7 +396,7 @@ class Sentences(Instruction):
     def store(self, linear: Value, value: Value, access: int = 0) -> None:
         self._assign(self._text(self._memory(linear, value.width)), value)
 
-    def probe_write(self, linear: Value, size: int) -> None:
+    def probe_write(self, linear: Value, size: int, alignment: int = 0) -> None:
         self.meaning.touches_memory = True
 
     def load_elements(self, operand: Operand, width: int, mask: Value) -> Value:

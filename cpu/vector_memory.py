@@ -148,7 +148,9 @@ def probe_elements(s: State, at: int, element: int, mask: int, size: int, access
     """Check that store() may store."""
     access = access | WRITE
     if size != 0:
-        return element_linear(s, at, size, access) or memory.probe(s, s[VALUE], size, access & PLAIN)
+        if element_linear(s, at, size, access):
+            return 1
+        return memory.probe_aligned(s, s[VALUE], size, alignment_of(element, size), access & PLAIN)
     while mask != 0:
         if mask & 1:
             if element_linear(s, at, element, access):
@@ -282,7 +284,9 @@ def done(s: State, mask: int, n: int, how: int) -> int:
 
 
 def indexed(s: State, register: int, index: int, mask: int, origin: int, base: int, how: int, access: int) -> int:
-    """A gather or scatter under a mask. What is done before a fault stays, and the mask says what."""
+    """A gather or scatter under a mask. What is done before a fault stays, and the mask says what.
+    Elements may lie anywhere even where alignment is checked, as on Zen 4."""
+    access = access | memory.ANY_ALIGNMENT
     size = (how >> HOW_ELEMENT) & 0xFF
     for n in range((how >> HOW_COUNT) & 0xFF):
         if selected(s, mask, n, how):

@@ -385,8 +385,8 @@ class Emitter(FloatEmitter):
             status = self.b.call(self.owner.declare(memory.probe), arguments)  # type: ignore[arg-type]
         self._exit_if(self.b.icmp_unsigned("!=", status, I64(0)))
 
-    def probe_write(self, linear: Value, size: int) -> None:
-        self._probe(linear, size, memory.WRITE)
+    def probe_write(self, linear: Value, size: int, alignment: int = 0) -> None:
+        self._probe(linear, size, memory.WRITE, alignment)
 
     # ---- effects -------------------------------------------------------------------------------------------
     def _exit_if(self, condition: ir.Value, before: Callable[[], None] | None = None) -> None:

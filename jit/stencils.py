@@ -237,7 +237,7 @@ class StencilEmitter(Emitter):
         self.b.store(value.payload, pointer, align=1)
         self.stored = True
 
-    def probe_write(self, linear: Value, size: int) -> None:
+    def probe_write(self, linear: Value, size: int, alignment: int = 0) -> None:
         raise NoStencilError
 
     def _slow_unless(self, likely: ir.Value) -> None:
