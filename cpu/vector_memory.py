@@ -15,10 +15,10 @@ after compress and expand means nothing.
 
 from __future__ import annotations
 
-from pyemu.cpu import memory, segments
+from pyemu.cpu import debug, memory, segments
 from pyemu.cpu.faults import GP, raise_fault
 from pyemu.cpu.faults import SS as STACK_FAULT
-from pyemu.cpu.state import M64, SS, VALUE, VECTOR, State
+from pyemu.cpu.state import M64, PENDING_DEBUG, SS, STEPPING, VALUE, VECTOR, State
 
 WRITE = memory.WRITE
 WHOLE = 16  # alignment of an operand without a mask, where that is checked; of a smaller one, its size
@@ -283,17 +283,27 @@ def done(s: State, mask: int, n: int, how: int) -> int:
     return set_register_part(s, mask + n * size, size, 0)
 
 
+def interrupted(s: State, moved: int) -> int:
+    """An element has faulted: 1. If others were transferred before, their traps are delivered in place of the fault,
+    which comes when the instruction goes on (SDM 2, VPGATHERDD); without RF, as on Zen 4."""
+    if moved and s[STEPPING] | s[PENDING_DEBUG]:
+        debug.completed(s, 0)
+    return 1
+
+
 def indexed(s: State, register: int, index: int, mask: int, origin: int, base: int, how: int, access: int) -> int:
     """A gather or scatter under a mask. What is done before a fault stays, and the mask says what.
     Elements may lie anywhere even where alignment is checked, as on Zen 4."""
     access = access | memory.ANY_ALIGNMENT
     size = (how >> HOW_ELEMENT) & 0xFF
+    moved = 0
     for n in range((how >> HOW_COUNT) & 0xFF):
         if selected(s, mask, n, how):
             if element_address(s, origin, index, n, how, base):
-                return 1
+                return interrupted(s, moved)
             if transfer(s, s[VALUE], register + n * size, how, access):
-                return 1
+                return interrupted(s, moved)
+            moved = 1
             if how >> HOW_VECTOR:
                 clear_above(s, register, how >> HOW_VECTOR)
         done(s, mask, n, how)
