@@ -54,6 +54,10 @@ CASES = [
     ("vmovdqu ymm0, [rbx]", 16), ("vmovdqu [rbx], ymm0", 16), ("vmovdqu64 zmm0, [rbx]", 16),
     ("vmovdqu32 [rbx]{k1}, zmm0", 4), ("vpaddd zmm0 {k1}, zmm1, [rbx]", 4), ("vpaddd zmm0, zmm1, [rbx]{1to16}", 4),
     ("vmaskmovps ymm0, ymm1, [rbx]", 1), ("vtestps ymm0, [rbx]", 16), ("vpcompressd [rbx] {k1}, zmm0", 4),
+    ("vextracti32x4 [rbx] {k1}, zmm0, 1", 16), ("vextracti64x4 [rbx] {k1}, zmm0, 1", 16),
+    ("vcvtps2ph [rbx], xmm0, 0", 8), ("vcvtps2ph [rbx], zmm0, 0", 16), ("vcvtps2ph [rbx] {k1}, zmm0, 0", 2),
+    ("vpgatherdd zmm0 {k1}, [rbx + zmm1]", 1), ("vpscatterqq [rbx + zmm1] {k1}, zmm0", 1),
+    ("vpcmpeqd ymm2, ymm2, ymm2; vgatherdpd ymm0, [rbx + xmm1], ymm2", 1),
 ]  # fmt: skip
 
 
@@ -72,7 +76,10 @@ def test_operands_that_must_be_aligned_raise_gp(backend: str, text: str, alignme
     assert vector(user(), backend, text, DATA) == HLT
 
 
-@pytest.mark.parametrize("text", ["mov rax, [rbx]", "movups xmm0, [rbx]", "mov [rbx], rax"])
+STORES = ["mov [rbx], rax", "vextracti32x4 [rbx] {k1}, zmm0, 1", "vcvtps2ph [rbx], xmm0, 0", "vcvtps2ph [rbx], ymm0, 0"]
+
+
+@pytest.mark.parametrize("text", ["mov rax, [rbx]", "movups xmm0, [rbx]", *STORES])
 def test_priorities(backend: str, text: str) -> None:
     """#AC comes before #PF, and behind the #GP of an address that is not canonical."""
     for address, expected in ((0x30000, PF), (0x30001, AC), (0x2FFFC, AC), ((1 << 47) + 1, GP), (DATA + 0xFFC, AC)):

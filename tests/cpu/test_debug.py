@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from pyemu.cpu import mode
-from pyemu.cpu.faults import DB
+from pyemu.cpu.faults import DB, PF
 from pyemu.cpu.flags import RF, TF
 from pyemu.cpu.state import (
     CR4,
@@ -19,6 +19,7 @@ from pyemu.cpu.state import (
     GPR,
     HALTED,
     LSTAR,
+    OPMASK,
     PENDING_DEBUG,
     RAX,
     RBX,
@@ -26,6 +27,8 @@ from pyemu.cpu.state import (
     RDI,
     SFMASK,
     STAR,
+    VEC,
+    XCR0,
 )
 from tests.cpu import programs
 from tests.cpu import system_setup as setup
@@ -137,6 +140,36 @@ def test_a_fault_of_the_same_instruction_wins(backend: str) -> None:
     text = watch(3, 8) + f"mov rbx, {DATA:#x}; mov rdi, 0x8000000000000000; mov rsi, rbx; "
     end = stop(backend, text + "movsb; nop; hlt")
     assert (end.vector, end.dr6) == (13, ONES)
+
+
+def scattering() -> setup.Machine:
+    """ZMM1 has two indices; an element at the second one, from DATA on, isn't there."""
+    m = setup.long()
+    m.s[CR4] |= mode.CR4_OSFXSR | mode.CR4_OSXSAVE
+    m.s[XCR0], m.s[OPMASK + 1], m.s[VEC + 8] = 0xE7, 3, 0x10000 << 32
+    m.s[GPR + RBX] = DATA
+    setup.unmap(m, DATA + 0x10000)
+    mode.update(m.s)
+    return m
+
+
+def test_elements_before_a_fault_have_their_traps(backend: str) -> None:
+    """In place of the fault, which comes when the instruction goes on (SDM 2, VPSCATTERDD)."""
+    m, text = scattering(), watch(1, 4)
+    end = programs.run(m, backend, text + "vpscatterdd [rbx + zmm1] {k1}, zmm0; hlt")
+    assert (end.vector, end.rip, end.dr6, m.s[OPMASK + 1]) == (DB, after(text), ONES | B0, 2)
+    m = scattering()
+    programs.handler(m, DB, "iretq")
+    end = programs.run(m, backend, text + "vpscatterdd [rbx + zmm1] {k1}, zmm0; hlt")
+    assert (end.vector, end.rip, end.cr2) == (PF, after(text), DATA + 0x10000)
+
+
+@pytest.mark.parametrize("text", ["vpscatterdd [rbx + zmm1] {k1}, zmm0", "vpgatherdd zmm0 {k1}, [rbx + zmm1]"])
+def test_elements_before_a_fault_are_stepped(backend: str, text: str) -> None:
+    """Zen 4 does the same as a process sees it."""
+    m, start = scattering(), STEP_ON + "nop; "
+    assert steps(m, backend, start + text) == [after(start)] * 2
+    assert m.s[OPMASK + 1] == 2
 
 
 def test_frame_of_an_interrupt(backend: str) -> None:
