@@ -87,7 +87,13 @@ class History:
     def note(self, name: str, data: str) -> None:
         """Something from outside reaches the guest now."""
         self._clock.run_due()  # in a replay the timers of this moment have fired, too
-        self.recording.append(Event(self.now, name, data))
+        self._append(Event(self.now, name, data))
+
+    def _append(self, entry: Event | Check) -> None:
+        try:
+            self.recording.append(entry)
+        except SnapshotError as error:  # the disk is full, say
+            self._machine.loop.ask_stop(Stop(StopKind.FAILURE, 1, str(error)))
         self.position = len(self.recording.entries)
 
     # ---- for the run loop ---------------------------------------------------------------------------------
@@ -99,8 +105,7 @@ class History:
             self._replay()
         elif count >= self._next_check:
             self._clock.run_due()
-            self.recording.append(Check(self.now, check.take(self._machine)))
-            self.position = len(self.recording.entries)
+            self._append(Check(self.now, check.take(self._machine)))
             self._next_check = count + CHECK_EVERY
         if count >= self._next_checkpoint:
             self._checkpoint()

@@ -18,7 +18,7 @@ from pyemu import snapshot_file
 from pyemu.config import Icount, MachineConfig
 from pyemu.history import History, Mode
 from pyemu.recording import Recording
-from pyemu.snapshot import Snapshot, SnapshotTree, capture, put_back_cpu, put_back_devices
+from pyemu.snapshot import Snapshot, SnapshotTree, capture, check_devices, put_back_cpu, put_back_devices
 from pyemu.snapshot_error import SnapshotError
 from pyemu.tracking import PageTracker
 
@@ -133,6 +133,7 @@ class Savable:
         machine = self._machine
         header = snapshot_file.read_header(path)
         snapshot_file.check_config(path, header, machine.config)
+        check_devices(machine, header.record)
         put_back_devices(machine, header.record)
         if any(self.snapshots):
             snapshot_file.copy_ram(path, header, machine.ram)

@@ -105,12 +105,29 @@ def capture(machine: Machine) -> MachineRecord:
     )
 
 
+def check_devices(machine: Machine, record: MachineRecord) -> None:
+    """Raise SnapshotError for devices that aren't those of the machine, or of another version of them."""
+    devices = machine.board.devices
+    if odd := set(record.devices) ^ set(devices):
+        raise SnapshotError(f"the machine and the snapshot differ in their devices: {', '.join(sorted(odd))}")
+    for name, device in devices.items():
+        if not _alike(device.snapshot(), record.devices[name]):
+            raise SnapshotError(f"the snapshot is of another version of pyemu: '{name}' has other registers there")
+
+
+def _alike(ours: Any, theirs: Any) -> bool:
+    """Whether two plain records have the same fields, of the same kinds."""
+    if isinstance(ours, dict):
+        same = isinstance(theirs, dict) and ours.keys() == theirs.keys()
+        return same and all(_alike(ours[name], theirs[name]) for name in ours)
+    if isinstance(ours, list) and ours and isinstance(ours[0], dict):
+        return isinstance(theirs, list) and len(ours) == len(theirs) and all(map(_alike, ours, theirs))
+    return isinstance(theirs, type(ours)) and (not isinstance(ours, list) or all(type(item) is int for item in theirs))
+
+
 def put_back_devices(machine: Machine, record: MachineRecord) -> None:
     """Everything but RAM and processor. What lies at which address is then what it was: RAM comes next."""
     board = machine.board
-    if set(record.devices) != set(board.devices):
-        odd = ", ".join(sorted(set(record.devices) ^ set(board.devices)))
-        raise SnapshotError(f"the machine and the snapshot differ in their devices: {odd}")
     machine.state[ICOUNT] = _icount(record)
     machine.clock.restore(record.clock)
     for name, device in board.devices.items():

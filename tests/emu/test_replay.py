@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import resource
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -129,6 +130,20 @@ def test_what_is_no_recording_is_refused(tmp_path: Path, text: str) -> None:
     path.write_bytes(text.encode("latin-1"))
     with pytest.raises(SnapshotError, match=str(path)), Machine(replay=str(path)):
         pass
+
+
+def test_a_full_disk_ends_the_run_with_one_line(tmp_path: Path) -> None:
+    with pytest.raises(SnapshotError, match="No space left"), Machine(record="/dev/full"):
+        pass
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        with Machine(memory=SIZE, record=str(tmp_path / "run")) as m:
+            m.prepare()
+            resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+            stop = m.run(until=Instructions(10**9), timeout=60)
+            assert stop.kind is StopKind.FAILURE and "recording to" in stop.message and "too large" in stop.message
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_from_the_command_line(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyemu import Machine
+from pyemu import Machine, snapshot_file
 from pyemu.config import Icount
 from pyemu.snapshot import MachineRecord, Snapshot, capture
 from pyemu.snapshot_error import SnapshotError
@@ -233,6 +233,20 @@ def test_damaged_files_are_refused(tmp_path: Path, damage: str) -> None:
         with pytest.raises(SnapshotError):
             m.load(str(path))
         assert whole(m) == before
+
+
+def test_a_file_with_another_device_is_refused_before_anything_changes(tmp_path: Path) -> None:
+    path = str(tmp_path / "machine.snapshot")
+    with Machine(memory=SIZE) as m:
+        for change in (lambda d: d["pit"].pop("control61"), lambda d: d.pop("rtc"), lambda d: d["pic"].update(slave=3)):
+            record = capture(m)
+            change(record.devices)
+            snapshot_file.save(path, m, record)
+            m.memory.write(0x1000, b"changed")
+            before = whole(m)
+            with pytest.raises(SnapshotError, match=r"pit|rtc|pic"):
+                m.load(path)
+            assert whole(m) == before
 
 
 def test_a_file_of_another_machine_is_refused(tmp_path: Path) -> None:
