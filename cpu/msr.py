@@ -119,7 +119,7 @@ REGISTERS: dict[int, Plain | Fixed] = {
     IA32_FS_BASE: Plain(SEG_BASE + FS, canonical=True),
     IA32_GS_BASE: Plain(SEG_BASE + GS, canonical=True),
     IA32_KERNEL_GS_BASE: Plain(KERNEL_GS_BASE, canonical=True),
-    **dict.fromkeys(IA32_LAST_BRANCH, Fixed(0)),
+    **dict.fromkeys(IA32_LAST_BRANCH, Fixed(0, ignores_writes=False)),  # read-only (AMD BKDG)
     AMD_SYSCFG: _scratch(0),
     AMD_HWCR: _scratch(1),
     AMD_DE_CFG: _scratch(2),
