@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 from pyemu.keys import parse as parse_keys
 from pyemu.outside import Outside
+from pyemu.snapshot_error import SnapshotError
 
 if TYPE_CHECKING:
     from pyemu.board import Board
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Controllable:
-    """Base of `Machine`."""
+    """Base of `Machine`. Raises SnapshotError while that replays its past."""
 
     board: Board
     outside: Outside
@@ -27,7 +28,7 @@ class Controllable:
         loop = cast("Machine", self).loop
         for source, receive in (
             ("keyboard", self._press),
-            ("reset button", lambda _: loop.ask_reset()),
+            ("reset button", lambda _: loop.ask_reset() if loop.history is None else loop.reset()),
             ("power button", lambda _: self.board.press_power_button()),
             ("nmi button", lambda _: loop.raise_nmi()),
         ):
@@ -35,11 +36,13 @@ class Controllable:
 
     def reset(self) -> None:
         """As if the reset button was pressed."""
+        self._check_present("reset button")
         self._host_resets = True
         self._from_outside("reset button")
 
     def power_button(self) -> None:
         """As if the power button was pressed: the guest gets an ACPI event."""
+        self._check_present("power button")
         cast("Machine", self).tell("POWERDOWN")
         self._from_outside("power button")
 
@@ -66,4 +69,12 @@ class Controllable:
             self.outside.deliver(source, data)
 
         with self._lock:
+            self._check_present(source)
             self.outside.at_boundary(deliver)
+
+    def _check_present(self, source: str) -> None:
+        """Raises SnapshotError in the past, where nothing can happen that didn't."""
+        history = self.outside.history
+        if history is not None and history.replaying:
+            until = "" if history.frontier is None else f", at instruction {history.frontier.instructions}"
+            raise SnapshotError(f"the machine replays its past: no {source} before its end{until}")

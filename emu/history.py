@@ -96,6 +96,25 @@ class History:
             self._machine.loop.ask_stop(Stop(StopKind.FAILURE, 1, str(error)))
         self.position = len(self.recording.entries)
 
+    def change_course(self) -> None:
+        """A debugger is about to change the guest: what was recorded of the time from now on will not be."""
+        if not self.replaying:
+            return
+        path = self.recording.path
+        if self.recording.is_read:
+            raise SnapshotError(f"the machine replays {path}, and can't be changed before its end")
+        if self.recording.is_kept:
+            raise SnapshotError(f"the run is being recorded to {path}: its past can't be changed")
+        del self.recording.entries[self.position :]
+        self.mode, self.frontier = Mode.RECORD, None
+        self._furthest = count = self._machine.state[ICOUNT]
+        for checkpoint in list(self.checkpoints):
+            if checkpoint.snapshot.instructions > count or checkpoint.position > self.position:
+                self.checkpoints.remove(checkpoint)
+                self._machine.snapshots.drop(checkpoint.snapshot)
+        for port in self._machine.serial_ports:
+            port.resume_input()
+
     # ---- for the run loop ---------------------------------------------------------------------------------
 
     def serve(self) -> None:
@@ -145,7 +164,8 @@ class History:
             entry = entries[self.position]
             self.position += 1
             if isinstance(entry, Event):
-                self._machine.outside.sources[entry.source](entry.data)
+                if not self._give(entry):
+                    return
             elif lines := check.differences(self._machine, entry.state):
                 self._differs("; ".join(lines))
                 return
@@ -154,6 +174,14 @@ class History:
                 self._next_check = entry.moment.instructions + CHECK_EVERY
         if self.position == len(entries) and (self.frontier is None or self._reached(self.frontier)):
             self._replayed()
+
+    def _give(self, event: Event) -> bool:
+        try:
+            self._machine.outside.sources[event.source](event.data)
+        except (KeyError, ValueError) as error:  # what no recording has that was written by us
+            self._differs(f"'{event.source}' can't be given: {error}")
+            return False
+        return True
 
     def _reached(self, moment: Moment) -> bool:
         """Whether this is the moment. Only a halted processor may wait for one at the same count."""
@@ -207,8 +235,8 @@ class History:
 
     def _thin_out(self) -> None:
         """Drop the checkpoint whose neighbours are closest together in relation to how long ago they are."""
-        now = self._machine.state[ICOUNT]
         counts = [c.snapshot.instructions for c in self.checkpoints]
+        now = max(self._machine.state[ICOUNT], counts[-1])  # which in the past is before some
 
         def worth(n: int) -> float:
             return (counts[n + 1] - counts[n - 1]) / (now - counts[n] + CHECKPOINT_EVERY)
@@ -246,8 +274,7 @@ class History:
         self.begin()
 
     def close(self) -> None:
-        if self.mode is Mode.RECORD:
-            self.recording.close(self.now)
+        self.recording.close(self.frontier or self.now)
 
 
 __all__ = ["History", "Mode"]

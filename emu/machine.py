@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pyemu.accelerator import Accelerator, describe_memory, make_accelerator
 from pyemu.board import Board
+from pyemu.changes import Changeable
 from pyemu.chardev import Capture, Chardev, ChardevError, FdChardev, Mux, open_chardev
 from pyemu.clock import Clock, ClockTimer, CountedClock, RealTimeClock
 from pyemu.config import ACCELERATORS, ConfigError, MachineConfig, parse_size
@@ -42,7 +43,7 @@ from pyemu.log import Log
 from pyemu.memory import GuestRam
 from pyemu.monitor import Monitor
 from pyemu.outside import Outside
-from pyemu.registers import Registers, linear_rip
+from pyemu.registers import linear_rip
 from pyemu.reverse import Reversible
 from pyemu.runloop import RunLoop
 from pyemu.savable import Savable, recorded
@@ -52,7 +53,6 @@ from pyemu.symbols import Symbols
 from pyemu.trace import Tracer
 from pyemu.tracking import PageTracker
 from pyemu.until import RESUMABLE, Address, Condition, GuestTime, SerialText, Stop, StopKind, Until, conditions
-from pyemu.virtual import read_virtual, translate, write_virtual
 
 if TYPE_CHECKING:
     from pyemu.coverage import Coverage
@@ -70,7 +70,7 @@ def make_platform(config: MachineConfig) -> Platform:
     return Platform(has_ecam=config.machine == "q35")
 
 
-class Machine(Hookable, Controllable, Savable, Reversible, Inspectable, Events):
+class Machine(Hookable, Controllable, Changeable, Savable, Reversible, Inspectable, Events):
     """One computer. Use it in a with-block: leaving it ends the guest and puts the terminal back."""
 
     def __init__(self, config: MachineConfig | None = None, **options: Any) -> None:
@@ -230,13 +230,13 @@ class Machine(Hookable, Controllable, Savable, Reversible, Inspectable, Events):
         )
         self.outside.schedule = self.loop.between_instructions
         self.wire_controls()
+        self.wire_changes()
         self._tracer = Tracer(self.state, self.ram, self.log, self.symbols)
         if self._tracer.wanted:
             self.loop.before_step = self._tracer.before_step
         self.loop.on_shutdown = self._shut_down
         self.loop.on_over = self.tell_shutdown
         self.last_shutdown: State | None = None  # the processor at a triple fault that reset the machine
-        self.regs = Registers(self.state)
         board.rearrange_memory()
         describe_memory(self.state, self.ram)
         if self.config.loadvm is None:
@@ -331,7 +331,7 @@ class Machine(Hookable, Controllable, Savable, Reversible, Inspectable, Events):
             self._resume_loop()
             if not self._stopped.wait(timeout):
                 self.loop.ask_stop(Stop(StopKind.TIMEOUT, 1, f"{timeout} s are over"))
-                self._stopped.wait(5.0)
+                self.loop.wait_parked(5.0)
         except KeyboardInterrupt:
             self.pause()
             raise
@@ -454,22 +454,6 @@ class Machine(Hookable, Controllable, Savable, Reversible, Inspectable, Events):
 
     # ---- looking and typing --------------------------------------------------------------------------------
 
-    @property
-    def memory(self) -> GuestRam:
-        """Physical memory: `read(address, length)`, `write(address, data)`."""
-        return self.ram
-
-    def read_virtual(self, address: int, length: int) -> bytes:
-        """Memory at a linear address under the present page tables."""
-        return read_virtual(self.state, self.ram, address, length)
-
-    def write_virtual(self, address: int, data: bytes) -> None:
-        write_virtual(self.state, self.ram, address, data)
-
-    def translate(self, address: int) -> int | None:
-        """Linear to physical address; None if not mapped."""
-        return translate(self.state, self.ram, address)
-
     def send(self, text: str | bytes) -> None:
         """Type at the first serial port."""
         data = text.encode() if isinstance(text, str) else text
@@ -534,6 +518,10 @@ class Machine(Hookable, Controllable, Savable, Reversible, Inspectable, Events):
                 chardev.abandon()
         for monitor in self._monitors:
             monitor.close()
+        if self._interrupt is not None:  # somebody is on the way through its past
+            self._interrupt.set()
+            self.loop.ask_stop(Stop(StopKind.PAUSED))
+            self.loop.wait_parked(1.0)
         ended = True
         try:
             ended = self.loop.end()

@@ -124,7 +124,8 @@ def port_in(session: Session, arguments: str) -> str:
     _, _, size, rest = _port_format(arguments)
     port = _port(session.evaluate(rest))
     with session.stopped() as machine:
-        value = machine.host.port_read(port, size)
+        value = machine.change("port read", f"{port:x} {size}")
+    assert isinstance(value, int)
     return f"port{8 * size}[{port:#06x}] = {value:#0{2 * size + 2}x}"
 
 
@@ -136,7 +137,7 @@ def port_out(session: Session, arguments: str) -> str:
         raise CommandError("o /FMT PORT VALUE")
     port, value = (session.evaluate(word) for word in words)
     with session.stopped() as machine:
-        machine.host.port_write(_port(port), size, value & (1 << 8 * size) - 1)
+        machine.change("port write", f"{_port(port):x} {size} {value & (1 << 8 * size) - 1:x}")
     return ""
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyemu import __version__
 from pyemu.chardev import Chardev, FdChardev
+from pyemu.snapshot_error import SnapshotError
 
 if TYPE_CHECKING:
     from pyemu.machine import Machine
@@ -165,6 +166,8 @@ class QmpServer:
             answer = {"return": self._execute(name, arguments)}
         except QmpError as error:
             answer = _error(error)
+        except SnapshotError as error:
+            answer = _error(QmpError(str(error)))
         if isinstance(request, dict) and "id" in request:
             answer["id"] = request["id"]
         self._send(answer)

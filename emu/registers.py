@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from pyemu.cpu.flags import eflags, set_eflags
 from pyemu.cpu.state import (
     CPL,
@@ -63,11 +65,14 @@ _EFER_LMA = 1 << 10
 class Registers:
     """`regs.rax`, `regs["rax"]`; rflags is computed. Only while the machine is stopped."""
 
-    __slots__ = ("_s",)
+    __slots__ = ("_change", "_s")
     _s: State
+    _change: Callable[[str, int], None]
 
-    def __init__(self, s: State) -> None:
+    def __init__(self, s: State, change: Callable[[str, int], None]) -> None:
+        """`change` is what writing calls, to have `put` called in its turn."""
         object.__setattr__(self, "_s", s)
+        object.__setattr__(self, "_change", change)
 
     def __getitem__(self, name: str) -> int:
         if name == "rflags":
@@ -79,6 +84,10 @@ class Registers:
             raise KeyError(f"register {name} can't be written here (can: {', '.join(sorted(_WRITABLE))})")
         if not 0 <= value <= M64:
             raise ValueError(f"{value:#x} doesn't fit a 64-bit register")
+        self._change(name, value)
+
+    def put(self, name: str, value: int) -> None:
+        """Change one of those that may be."""
         if name == "rflags":
             set_eflags(self._s, value, M64)
         else:

@@ -2,10 +2,16 @@
 
 Going back is going to a checkpoint before and running forward again. To find the last stop before the present moment,
 the way from a checkpoint is run once, with everything that would stop the guest, and noted; then once more, up to it.
+Who interrupts this (Ctrl-C) finds the guest somewhere on the way, in its past, from where it can go on or back.
 """
 
 from __future__ import annotations
 
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import TYPE_CHECKING, cast
 
 from pyemu.history import Checkpoint, History
@@ -16,11 +22,18 @@ from pyemu.until import A_LOOK, HOOKED, Instructions, Stop, StopKind
 if TYPE_CHECKING:
     from pyemu.machine import Machine
 
+_PATIENCE_S = 0.2  # how long an interrupt may go unheard
+
+
+class Interrupted(SnapshotError):
+    """Somebody didn't want to wait."""
+
 
 class Reversible:
     """Base of `Machine`. Raises SnapshotError where the machine keeps no history."""
 
     history: History | None
+    _interrupt: threading.Event | None = None
 
     @property
     def _me(self) -> Machine:
@@ -34,6 +47,15 @@ class Reversible:
         if self.history is None:
             raise SnapshotError("the machine keeps no history: start it with -record FILE, -replay FILE or -history")
         return self.history
+
+    @contextmanager
+    def interruptible(self, interrupt: threading.Event) -> Iterator[None]:
+        """What goes back or forth in here ends early when another thread sets `interrupt`."""
+        self._interrupt = interrupt
+        try:
+            yield
+        finally:
+            self._interrupt = None
 
     def goto(self, count: int) -> None:
         """Be where this many instructions have been executed, in the past or the future; nothing hooked stops it."""
@@ -49,7 +71,10 @@ class Reversible:
     def reverse_step(self, count: int = 1) -> Stop:
         """Undo instructions."""
         first, target = self._first().snapshot.instructions, self._me.instructions - count
-        self.goto(max(first, target))
+        try:
+            self.goto(max(first, target))
+        except Interrupted:
+            return self._announce(Stop(StopKind.PAUSED))
         if target < first:
             return self._announce(Stop(StopKind.HISTORY_END, message="the beginning of the history", event="begin"))
         return self._announce(Stop(StopKind.STEP))
@@ -58,11 +83,15 @@ class Reversible:
         """Go back to the last moment at which a breakpoint or watchpoint would have stopped the guest, or to the
         beginning (then the stop is HISTORY_END)."""
         with self._me.unannounced():
-            stop = self._back_to_stop()
+            try:
+                stop = self._back_to_stop()
+            except Interrupted:
+                stop = Stop(StopKind.PAUSED)
         return self._announce(stop)
 
     def _announce(self, stop: Stop) -> Stop:
-        self._me.tell_stop(stop)
+        if not self._me._quiet:
+            self._me.tell_stop(stop)
         return stop
 
     def _back_to_stop(self) -> Stop:
@@ -100,7 +129,8 @@ class Reversible:
         return checkpoints[0]
 
     def _go_back(self, to: Checkpoint) -> None:
-        with self._me.stopped():
+        with self._me.stopped(), _whole():
+            self._me.loop.settle()
             self._past().go_back(to)
             self._me.hooks.here_is_new()
 
@@ -110,7 +140,7 @@ class Reversible:
         found: tuple[int, Stop] | None = None
         self._go_back(start)
         while machine.instructions < end:
-            stop = machine.run(until=Instructions(end - machine.instructions))
+            stop = self._run(end)
             if stop.kind not in HOOKED:
                 if stop.kind is not StopKind.CONDITION:
                     raise SnapshotError(f"the way back ended: {stop.message or stop.kind.value}")
@@ -122,7 +152,35 @@ class Reversible:
     def _forward(self, count: int) -> None:
         machine = self._me
         while machine.instructions < count:
-            stop = machine.run(until=Instructions(count - machine.instructions))
+            stop = self._run(count)
             if stop.kind not in (StopKind.CONDITION, StopKind.HISTORY_END):
                 raise SnapshotError(f"instruction {count} was not reached: {stop.message or stop.kind.value}")
 
+
+    def _run(self, count: int) -> Stop:
+        """Forward to an instruction count, or to what stops the guest before; raises Interrupted."""
+        machine = self._me
+        while True:
+            if self._interrupt is not None and self._interrupt.is_set():
+                raise Interrupted(f"interrupted at instruction {machine.instructions}")
+            stop = machine.run(until=Instructions(count - machine.instructions), timeout=_PATIENCE_S)
+            if stop.kind is StopKind.PAUSED and stop.message != A_LOOK:
+                raise Interrupted(f"stopped at instruction {machine.instructions}")
+            if stop.kind not in (StopKind.TIMEOUT, StopKind.PAUSED):
+                return stop
+
+
+@contextmanager
+def _whole() -> Iterator[None]:
+    """KeyboardInterrupt comes before or after what is done in here."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is None:
+        yield
+        return
+    came: list[FrameType | None] = []
+    before = signal.signal(signal.SIGINT, lambda _, frame: came.append(frame))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if came and callable(before):
+            before(signal.SIGINT, came[0])

@@ -269,13 +269,9 @@ class RunLoop:
             while True:
                 if self._ending:
                     return False
-                while self._work:
-                    self._work.pop(0)()
+                self.settle()
                 if self.history is not None and self._running:
                     self.history.serve()
-                if self._reset_asked:
-                    self._reset_asked = False
-                    self._reset()
                 if self._request is not None and (self._running or self._request.kind not in RESUMABLE):
                     stop, self._request = self._request, None
                     self._park()
@@ -288,6 +284,15 @@ class RunLoop:
                 self._park()
                 self._cond.wait()
 
+    def settle(self) -> None:
+        """Do what was asked for at this instruction boundary, first what the guest itself has asked for: a replay has
+        it in the same order. Lock held, on the vCPU's thread or while that is parked."""
+        if self._reset_asked:
+            self._reset_asked = False
+            self.reset()
+        while self._work:
+            self._work.pop(0)()
+
     def _park(self) -> None:
         self._running = False
         if not self._parked:
@@ -295,7 +300,8 @@ class RunLoop:
             self._clock.pause()
             self._cond.notify_all()
 
-    def _reset(self) -> None:
+    def reset(self) -> None:
+        """At once: between two instructions, lock held."""
         if self._reboot:
             self._on_reset()
         elif self._request is None:

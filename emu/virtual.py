@@ -5,6 +5,8 @@ For the monitor, traces and the Python API. The processor's own page walk is in 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from pyemu.cpu.mode import CR4_LA57, is_canonical
 from pyemu.cpu.state import CR0, CR3, CR4, EFER, PDPTE, State
 from pyemu.memory import GuestRam, OutOfRange
@@ -77,14 +79,15 @@ def read_virtual(s: State, ram: GuestRam, linear: int, length: int) -> bytes:
     return bytes(data)
 
 
-def write_virtual(s: State, ram: GuestRam, linear: int, data: bytes) -> None:
-    """Change memory at a linear address, whatever the guest's page tables say about writing."""
+def write_virtual(s: State, ram: GuestRam, linear: int, data: bytes, write: Callable[[int, bytes], None]) -> None:
+    """Change memory at a linear address, whatever the guest's page tables say about writing; `write` takes physical
+    addresses."""
     at = 0
     while at < len(data):
         piece = min(len(data) - at, 0x1000 - (linear & 0xFFF))
         physical = translate(s, ram, linear)
         if physical is None:
             raise OutOfRange(f"{linear:#x} is not mapped")
-        ram.write(physical, data[at : at + piece])
+        write(physical, data[at : at + piece])
         linear = (linear + piece) & 0xFFFF_FFFF_FFFF_FFFF
         at += piece

@@ -8,8 +8,9 @@ linear addresses. Not here: packets (packets.py), sockets (server.py).
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pyemu.conditions import ConditionError
@@ -22,7 +23,7 @@ from pyemu.memory import OutOfRange
 from pyemu.monitor_table import Session as MonitorSession
 from pyemu.snapshot_error import SnapshotError
 from pyemu.until import A_LOOK, RESUMABLE, Stop, StopKind
-from pyemu.virtual import read_virtual, write_virtual
+from pyemu.virtual import read_virtual
 
 if TYPE_CHECKING:
     from pyemu.machine import Machine
@@ -36,6 +37,7 @@ _MOST_MEMORY = packets.MOST // 2 - 16
 _FEATURES = (
     "vContSupported+", "multiprocess+", "swbreak+", "hwbreak+", "QStartNoAckMode+", "qXfer:features:read+",
 )  # fmt: skip
+_JOIN_S = 5.0  # for a way back to hear that it is to end
 _LONG_MODE = features.number("lm")
 # QEMU's single step flags (its manual, GDB usage): step, without interrupts, without timers.
 _STEP_ENABLE, _STEP_QUIET, _STEP_NO_TIMER = 1, 2, 4
@@ -83,8 +85,10 @@ class Session:
         self._says_why = False  # gdb knows swbreak and hwbreak
         self._physical = False
         self._interrupted = False
-        # The watchpoint that the guest stopped for last: when, which (gdb sets it anew each time), what gdb was told.
-        self._watched: tuple[int, tuple[int, int, int] | None, bytes] | None = None
+        self._interrupt = threading.Event()  # of going back
+        self._traveller: threading.Thread | None = None
+        # The watchpoint that the guest stopped for last: when, which (gdb sets it anew each time), the stop.
+        self._watched: tuple[int, tuple[int, int, int], Stop] | None = None
         self._forward = True  # how it was let go last
         self.running = False
         self.acknowledging = True
@@ -113,6 +117,9 @@ class Session:
 
     def end(self) -> None:
         """The connection is over: what gdb set is taken out. The guest stays as it is."""
+        if self._traveller is not None:
+            self._interrupt.set()
+            self._traveller.join(_JOIN_S)
         for hook in self._hooks.values():
             hook.remove()
         self._hooks.clear()
@@ -126,6 +133,8 @@ class Session:
             return UNSUPPORTED if known is None else known(payload[1:])
         except (BadPacketError, ValueError):
             return _BAD_ARGUMENT
+        except SnapshotError as error:
+            return b"E." + str(error).encode("ascii", "replace")
 
     def _word(self, payload: bytes) -> bytes | None:
         """A packet that is called by a word, which ends at a colon, comma, semicolon or equals sign."""
@@ -218,9 +227,7 @@ class Session:
             return True
         if register.set is None:
             return False
-        register.set(state, value)
-        if register.remaps and self.machine.accelerator is not None:
-            self.machine.accelerator.memory_changed()
+        self.machine.change("gdb register", f"{self.description.architecture} {register.name} {value:x}")
         return True
 
     def _read_registers(self) -> bytes:
@@ -278,9 +285,9 @@ class Session:
         machine = self.machine
         try:
             if self._physical:
-                machine.ram.write(address, data)
+                machine.memory.write(address, data)
             else:
-                write_virtual(machine.state, machine.ram, address, data)
+                machine.write_virtual(address, data)
         except OutOfRange:
             return _FAULT
         return OK
@@ -367,49 +374,62 @@ class Session:
         """`bs`, `bc`. What stops the guest on the way may be told while this runs."""
         if rest not in (b"s", b"c") or not self.machine.can_reverse:
             return UNSUPPORTED
+        if self.running:
+            return _BAD_ARGUMENT
         self.running, self._forward = True, False
         self._interrupted = False
-        try:
-            if rest == b"c":
-                return self._run_back()
-            self.machine.reverse_step()
-            return None
-        except SnapshotError as error:
-            self.running = False
-            self._send(b"O" + f"{error}\n".encode().hex().encode())
-            return b"T%02xthread:%b;" % (SIGTRAP, self._thread())
+        self._interrupt.clear()
+        self._traveller = threading.Thread(
+            target=self._travel, args=(self._run_back if rest == b"c" else self.machine.reverse_step,),
+            name="pyemu-gdb-back", daemon=True,
+        )  # fmt: skip
+        self._traveller.start()
+        return None
 
-    def _run_back(self) -> bytes | None:
+    def _travel(self, travel: Callable[[], Stop]) -> None:
+        """On a thread of its own, so that Ctrl-C is heard meanwhile; the stop is told when all is done."""
+        machine = self.machine
+        try:
+            with machine.interruptible(self._interrupt), machine.unannounced():
+                stop = travel()
+        except (SnapshotError, RuntimeError) as error:
+            stop = Stop(StopKind.STEP, message=str(error))
+        machine.tell_stop(stop)
+
+    def _run_back(self) -> Stop:
         """Going back, gdb takes a watchpoint to have been hit when the access has been undone: it compares the value
         with the one that it has seen last. So where the guest has just stopped for one, that is the first to undo."""
         machine = self.machine
         if self._watched is not None:
-            count, key, reply = self._watched
+            count, key, seen = self._watched
             self._watched = None
             if count == machine.instructions and key in self._hooks:
-                self.running = False
                 machine.goto(count - 1)
-                return reply
+                return replace(seen, hook=self._hooks[key])
         stop = machine.reverse_continue()
         if stop.kind is StopKind.WATCHPOINT:
             machine.goto(machine.instructions - 1)
-        return None
+        return stop
 
     def interrupt(self) -> None:
         """Ctrl-C."""
         if self.running:
             self._interrupted = True
-            self.machine.loop.ask_stop(Stop(StopKind.PAUSED))
+            self._interrupt.set()
+            if self._forward:
+                self.machine.loop.ask_stop(Stop(StopKind.PAUSED))
 
     def stopped(self, stop: Stop) -> bytes | None:
         """The guest stands: what gdb, which waits for it, is told."""
         if not self.running or stop.message == A_LOOK:
             return None
         self.running = False
-        reply, key = self._stop_reply(stop), self._key(stop)
+        key = self._key(stop)
         hit = stop.kind is StopKind.WATCHPOINT and self._forward and key is not None
-        self._watched = (self.machine.instructions, key, reply) if hit else None
-        return reply
+        self._watched = (self.machine.instructions, key, stop) if hit and key is not None else None
+        if stop.kind is StopKind.STEP and stop.message:  # why there is no way back
+            self._send(b"O" + f"{stop.message}\n".encode().hex().encode())
+        return self._stop_reply(stop)
 
     def _stop_reply(self, stop: Stop) -> bytes:
         if stop.kind not in RESUMABLE:
