@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 from pyemu.memory import GuestRam, OutOfRange
 from pyemu.registers import Registers
+from pyemu.snapshot_error import SnapshotError
 from pyemu.virtual import read_virtual, translate, write_virtual
 
 if TYPE_CHECKING:
@@ -79,6 +80,8 @@ class Changeable:
             return self.outside.sources[source](data)
         machine = cast("Machine", self)
         machine.prepare()
+        if machine.loop.is_here and not machine.hooks.between:
+            raise SnapshotError("a hook within an instruction can't change what a history is kept of")
         results: list[object] = []
         failure: list[Exception] = []
 

@@ -254,6 +254,7 @@ class Hooks:
         self._s, self._ram, self._lock, self._exclusive, self._parked = s, ram, lock, exclusive, parked
         self._unsettled = False
         self._pending: Stop | None = None
+        self.between = False  # a function is called between two instructions, and may change the guest
         self._code: dict[int, list[Breakpoint]] = {}
         self._ranges: list[CodeRange] = []
         self._watches: list[Watchpoint] = []
@@ -383,9 +384,13 @@ class Hooks:
         found += self._code.get(linear, ())
         event = CodeEvent(linear)
         stopped = False
-        for hook in found:
-            if len(found) == 1 or cpu_conditions.holds(self._s, hook.offset):
-                stopped |= self._note(hook.hit(event))
+        self.between = True
+        try:
+            for hook in found:
+                if len(found) == 1 or cpu_conditions.holds(self._s, hook.offset):
+                    stopped |= self._note(hook.hit(event))
+        finally:
+            self.between = False
         return stopped
 
     def memory_hooked(self, number: int) -> None:

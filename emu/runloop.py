@@ -216,6 +216,11 @@ class RunLoop:
         return self._thread.native_id
 
     @property
+    def is_here(self) -> bool:
+        """Asked by a function that the guest's execution calls."""
+        return not self._parked and threading.current_thread() is self._thread
+
+    @property
     def parked(self) -> bool:
         return self._parked
 

@@ -247,19 +247,48 @@ def test_keys_and_buttons_of_the_monitors_are_recorded(tmp_path: Path, recorder:
 
 
 @pytest.mark.parametrize("backend", ["jit", "reference"])
-def test_back_over_a_reset_at_a_checkpoint(image: str, backend: str) -> None:
-    """A checkpoint that falls on the moment of a reset is either before it, button and all, or behind it."""
-    with Machine(kernel=image, memory="16M", accelerator=backend, record="") as m:
-        m.run(until=LONG, timeout=60)
-        go_on(m, 500 - m.instructions % 500)
-        m.reset()
-        go_on(m, 700)
+def test_a_checkpoint_is_before_a_reset_or_behind_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str
+) -> None:
+    monkeypatch.setattr(history, "CHECKPOINT_EVERY", 1)
+    image = tmp_path / "sector"
+    image.write_bytes(bytes.fromhex("43 b0fe e664 90 ebf8").ljust(510, b"\0") + b"\x55\xaa")  # inc bx; out 0x64, 0xfe
+    with Machine(kernel=str(image), memory="16M", accelerator=backend, record="") as m:
+        go_on(m, 18)
         end, after = m.instructions, whole(m)
+        assert m.regs.rbx < 4, "it has been reset"
         assert m.history is not None
         for checkpoint in list(m.history.checkpoints):
             m.goto(checkpoint.snapshot.instructions)
             m.goto(end)
             assert whole(m) == after
+
+
+@pytest.mark.parametrize("backend", ["jit", "reference"])
+def test_what_hooks_change(image: str, tmp_path: Path, backend: str) -> None:
+    path = tmp_path / "run"
+
+    def set_rbx(event: object) -> None:
+        if m.regs.rbx % 10 == 0:
+            m.regs.rbx += 90
+            m.memory.write(0x9_0000, b"seen")
+
+    with Machine(kernel=image, memory="16M", accelerator=backend, record=str(path)) as m:
+        m.run(until=LONG, timeout=60)
+        hook = m.hook_code(set_rbx, 0x7D70, 0x7D71)
+        go_on(m, 2000)
+        end = whole(m)
+        assert m.regs.rbx > 1000
+        hook.remove()
+        m.hook_memory(set_rbx, 0x600, 0x608)
+        with pytest.raises(RuntimeError, match="hook within an instruction"):
+            m.run(timeout=60)
+    for other in BACKENDS:
+        with Machine(replay=str(path), accelerator=other) as m:
+            m.run(until=LONG, timeout=60)
+            stop = m.run(until=Instructions(2000), timeout=60)
+            assert stop.kind is StopKind.CONDITION, stop.message
+            assert whole(m) == end
 
 
 def slow_way_back(m: Machine) -> None:
