@@ -67,9 +67,9 @@ class Registers:
 
     __slots__ = ("_change", "_s")
     _s: State
-    _change: Callable[[str, int], None]
+    _change: Callable[[str, int], object]
 
-    def __init__(self, s: State, change: Callable[[str, int], None]) -> None:
+    def __init__(self, s: State, change: Callable[[str, int], object]) -> None:
         """`change` is what writing calls, to have `put` called in its turn."""
         object.__setattr__(self, "_s", s)
         object.__setattr__(self, "_change", change)
