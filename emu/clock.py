@@ -110,8 +110,12 @@ class Clock:
     def restore_alarms(self, record: Mapping[str, Any]) -> None:
         for timer in self._timers:
             timer.cancel()
+        self._heap = [entry for entry in self._heap if entry[2] == entry[3].generation]
+        heapq.heapify(self._heap)
         for number, deadline in record["alarms"]:
             self._timers[number].arm(deadline)
+        if self.on_earlier is not None:
+            self.on_earlier()  # whoever sleeps does so by a time that is no more
 
     def _set_now(self, ns: int) -> None:
         raise NotImplementedError
