@@ -57,11 +57,11 @@ _CACHES = ((1, 1, 64, 2), (1, 2, 64, 2), (2, 3, 512, 16), (3, 3, 16384, 16))
 
 # CR4 bits and the feature that each comes with; the others may always be set
 _CR4_FEATURES = {
-    "vme": 1 << 0 | 1 << 1, "tsc": 1 << 2, "de": 1 << 3, "pse": 1 << 4, "pae": 1 << 5, "pge": 1 << 7, "fxsr": 1 << 9,
-    "sse": 1 << 10, "umip": 1 << 11, "la57": CR4_LA57, "fsgsbase": 1 << 16, "pcid": 1 << 17, "xsave": 1 << 18,
-    "smep": 1 << 20, "smap": 1 << 21, "pku": CR4_PKE,
+    "vme": 1 << 0 | 1 << 1, "tsc": 1 << 2, "de": 1 << 3, "pse": 1 << 4, "pae": 1 << 5, "mce": 1 << 6, "pge": 1 << 7,
+    "fxsr": 1 << 9, "sse": 1 << 10, "umip": 1 << 11, "la57": CR4_LA57, "fsgsbase": 1 << 16,
+    "pcid": 1 << 17, "xsave": 1 << 18, "smep": 1 << 20, "smap": 1 << 21, "pku": CR4_PKE,
 }  # fmt: skip
-_CR4_ALWAYS = 1 << 6 | 1 << 8  # MCE, PCE
+_CR4_ALWAYS = 1 << 8  # PCE
 
 _VENDOR_SHIFT = 16  # in State's CPUID_MODEL: above the number of the model
 
@@ -235,6 +235,8 @@ def leaf(s: State, number: int, subleaf: int) -> Leaf:
         registers = [1, 0, 0x4D, 0x2C307D]  # one byte descriptors of the caches
     elif number == 4:
         registers = _leaf_4(s, subleaf)
+    elif number == 5 and announces(s, "monitor"):  # QEMU's: extensions, ECX bit 0 of MWAIT; no C states
+        registers = [CLFLUSH_LINE, CLFLUSH_LINE, 3, 0]
     elif number == 7:
         registers = _leaf_7(s, subleaf)
     elif number == 0xB:

@@ -80,11 +80,11 @@ ALIASES = {"sse3": "pni", "pclmuldq": "pclmulqdq", "ffxsr": "fxsr-opt", "xd": "n
 
 IMPLEMENTED = frozenset(
     # x86-64-v2 and what surrounds it
-    "fpu vme de pse tsc msr pae cx8 apic sep mtrr pge cmov pat pse36 clflush mmx fxsr sse sse2 ss pni ssse3 cx16 pcid"
-    " sse4.1 sse4.2 x2apic movbe popcnt tsc-deadline xsave hypervisor arat fsgsbase smep erms invpcid smap xsaveopt"
-    " xsavec xgetbv1 lahf-lm 3dnowprefetch syscall nx mmxext pdpe1gb rdtscp lm invtsc tsc-adjust"
+    "fpu vme de pse tsc msr pae mce mca cx8 apic sep mtrr pge cmov pat pse36 clflush mmx fxsr sse sse2 ss pni ssse3"
+    " cx16 pcid sse4.1 sse4.2 x2apic movbe popcnt tsc-deadline xsave hypervisor arat fsgsbase smep erms invpcid smap"
+    " xsaveopt xsavec xgetbv1 lahf-lm 3dnowprefetch syscall nx mmxext pdpe1gb rdtscp lm invtsc tsc-adjust"
     # further instructions of general registers, and system features
-    " abm adx clflushopt cldemote clwb fsrm rdpid rdrand rdseed umip wbnoinvd la57 pku bmi1 bmi2"
+    " abm adx clflushopt cldemote clwb fsrm monitor rdpid rdrand rdseed umip wbnoinvd la57 pku bmi1 bmi2"
     # vectors
     " avx avx2 fma f16c aes pclmulqdq sha-ni gfni vaes vpclmulqdq avx512f avx512cd avx512bw avx512dq avx512vl"
     " avx512ifma avx512vbmi avx512vbmi2 avx512vnni avx512bitalg avx512-vpopcntdq".split()

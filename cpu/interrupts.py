@@ -66,6 +66,7 @@ from pyemu.cpu.state import (
     IRQ_PENDING,
     M64,
     MODE,
+    MONITORED,
     NMI_BLOCKED,
     NMI_PENDING,
     NO_FAULT,
@@ -87,7 +88,6 @@ VALID = 1 << 63  # in FAULT_CHAIN
 CHAIN_WORDS = 8
 MOST_NESTED = 8  # deliveries in a row after which a guest that never gets anywhere is shut down
 DELIVERED, SHUTDOWN = 1, 2
-
 
 
 # ---- deliver ------------------------------------------------------------------------------------------------
@@ -490,6 +490,7 @@ def take_interrupts(s: State) -> int:
     else:
         return 0
     s[HALTED] = 0
+    s[MONITORED] = 0
     s[SHADOW] = 0
     s[HOOK_PASSED] = 0  # it's another instruction that comes next, at the same count
     if deliver(s, vector, 0, kind, s[RIP]) or s[FAULT_VECTOR] != NO_FAULT:

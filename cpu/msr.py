@@ -31,6 +31,8 @@ from pyemu.cpu.state import (
     KERNEL_GS_BASE,
     LSTAR,
     M64,
+    MC_CTL,
+    MCG_CTL,
     MISC_ENABLE,
     MSR_SCRATCH,
     MTRR_DEF_TYPE,
@@ -51,7 +53,9 @@ from pyemu.cpu.state import (
 )
 
 # Architectural registers
-IA32_TSC_ADJUST, IA32_MCG_CAP = 0x3B, 0x179
+IA32_TSC_ADJUST = 0x3B
+IA32_P5_MC = (0x00, 0x01)  # P5_MC_ADDR, P5_MC_TYPE
+IA32_MCG_CAP, IA32_MCG_STATUS, IA32_MCG_CTL, IA32_MC0_CTL = 0x179, 0x17A, 0x17B, 0x400
 IA32_TSC, IA32_APIC_BASE, IA32_PLATFORM_ID, IA32_BIOS_SIGN_ID = 0x10, 0x1B, 0x17, 0x8B
 IA32_MTRRCAP, IA32_MTRR_PHYSBASE0, IA32_MTRR_DEF_TYPE = 0xFE, 0x200, 0x2FF
 IA32_SYSENTER_CS, IA32_SYSENTER_ESP, IA32_SYSENTER_EIP = 0x174, 0x175, 0x176
@@ -70,6 +74,8 @@ AMD_IORR = range(0xC0010016, 0xC001001A)
 
 VARIABLE_MTRRS = 8
 MTRRCAP = VARIABLE_MTRRS | 1 << 8 | 1 << 10  # fixed ranges, write combining
+MCA_BANKS = 10
+MCG_CAP = MCA_BANKS | 1 << 8 | 1 << 24  # IA32_MCG_CTL, software error recovery: as QEMU's
 MTRR_DEF_BITS = 0xCFF  # E, FE, type
 MTRR_MASK_VALID = 1 << 11
 EFER_FEATURES = {"syscall": EFER_SCE, "lm": EFER_LME, "nx": EFER_NXE}  # without any of them there is no EFER
@@ -107,7 +113,6 @@ REGISTERS: dict[int, Plain | Fixed] = {
     IA32_PLATFORM_ID: Fixed(0, ignores_writes=False),
     IA32_BIOS_SIGN_ID: Fixed(0),  # no microcode; written with 0 before it is read
     IA32_MTRRCAP: Fixed(MTRRCAP, ignores_writes=False),
-    IA32_MCG_CAP: Fixed(0, ignores_writes=False),  # no banks; some read it without asking CPUID for MCA
     IA32_SYSENTER_CS: Plain(SYSENTER_CS, M32),
     IA32_SYSENTER_ESP: Plain(SYSENTER_ESP, canonical=True),
     IA32_SYSENTER_EIP: Plain(SYSENTER_EIP, canonical=True),
@@ -135,6 +140,42 @@ REGISTERS: dict[int, Plain | Fixed] = {
 
 def _is_apic(index: int) -> bool:
     return index == IA32_APIC_BASE or X2APIC_FIRST <= index <= X2APIC_LAST
+
+
+def _is_machine_check(index: int) -> bool:
+    banks = range(IA32_MC0_CTL, IA32_MC0_CTL + 4 * MCA_BANKS)
+    return index in IA32_P5_MC or IA32_MCG_CAP <= index <= IA32_MCG_CTL or index in banks
+
+
+def _read_machine_check(s: State, index: int) -> int | None:
+    """SDM 3, 15.3. Nothing here ever fails: status, address and further information are 0."""
+    if index in IA32_P5_MC:
+        return 0 if announces(s, "mce") else None
+    banks = announces(s, "mce") and announces(s, "mca")
+    if index == IA32_MCG_CAP:
+        return MCG_CAP if banks else 0  # some read it without asking CPUID for MCA
+    if not banks:
+        return None
+    if index == IA32_MCG_CTL:
+        return _word(s, MCG_CTL)
+    at = index - IA32_MC0_CTL
+    return 0 if index == IA32_MCG_STATUS or at & 3 else _word(s, MC_CTL + (at >> 2))
+
+
+def _write_machine_check(s: State, index: int, value: int) -> bool:
+    """Status, address and further information can only be cleared (15.3.1.2, 15.3.2.2 to 15.3.2.4)."""
+    if index in (*IA32_P5_MC, IA32_MCG_CAP) or not (announces(s, "mce") and announces(s, "mca")):
+        return False
+    at = index - IA32_MC0_CTL
+    if index == IA32_MCG_CTL:
+        if value not in (0, M64):  # 15.3.1.3: other values mean nothing
+            return False
+        s[MCG_CTL] = value
+    elif index == IA32_MCG_STATUS or at & 3:
+        return value == 0
+    else:
+        s[MC_CTL + (at >> 2)] = value
+    return True
 
 
 def _mtrr_word(index: int) -> int | None:
@@ -172,6 +213,8 @@ def read(s: State, index: int) -> int | None:
     """A register's value, or None if there is none of that number."""
     if _is_apic(index):
         return s.host.apic_msr_read(index)
+    if _is_machine_check(index):
+        return _read_machine_check(s, index)
     if index == IA32_TSC_DEADLINE:
         deadline = s.host.apic_msr_read(index) if announces(s, "tsc-deadline") else None
         return _offset(s, deadline) if deadline else deadline
@@ -214,6 +257,8 @@ def _write_special(s: State, index: int, value: int) -> bool | None:
     """Registers with rules of their own; None for any other."""
     if _is_apic(index):
         return s.host.apic_msr_write(index, value)
+    if _is_machine_check(index):
+        return _write_machine_check(s, index, value)
     if index == IA32_TSC_DEADLINE:
         deadline = (value - s[TSC_OFFSET]) & M64 if value else 0
         return announces(s, "tsc-deadline") and s.host.apic_msr_write(index, deadline)

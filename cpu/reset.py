@@ -13,7 +13,7 @@ from __future__ import annotations
 from pyemu.cpu import flags, mode, tlb
 from pyemu.cpu.control_registers import CR0_CD, CR0_ET, CR0_NW, DR6_ONES, DR7_ONES
 from pyemu.cpu.cpuid import model_of
-from pyemu.cpu.msr import MISC_FAST_STRINGS
+from pyemu.cpu.msr import MCA_BANKS, MISC_FAST_STRINGS
 from pyemu.cpu.state import (
     CR0,
     CS,
@@ -28,6 +28,9 @@ from pyemu.cpu.state import (
     LAYOUT,
     LDT_ATTR,
     LDT_LIMIT,
+    M64,
+    MC_CTL,
+    MCG_CTL,
     MISC_ENABLE,
     MXCSR,
     NO_FAULT,
@@ -56,7 +59,7 @@ RESET_PAT = 0x0007040600070406  # SDM 3, table 12-12
 _BOTH = (
     "gpr cc_dst cc_src seg_sel seg_base seg_limit seg_attr ldt_sel ldt_base tr_sel tr_base gdt_base idt_base cpl cr2"
     " cr3 cr4 pdpte dr debugctl nmi_pending nmi_blocked halted shadow efer stack_shadow stepping pending_debug rf_count"
-    " watch_data watch_ports watch_code watch_pages"
+    " watch_data watch_ports monitored watch_code watch_pages"
 )
 _RESET_ONLY = (
     "star lstar cstar sfmask kernel_gs_base sysenter_cs sysenter_esp sysenter_eip tsc_aux tsc_offset mtrr_def_type"
@@ -97,6 +100,9 @@ def reset(s: State) -> None:
     s[XCR0] = 1
     s[FCW], s[FTW], s[MXCSR] = RESET_FCW, RESET_FTW, RESET_MXCSR
     s[PAT], s[MISC_ENABLE] = RESET_PAT, MISC_FAST_STRINGS
+    s[MCG_CTL] = M64  # every kind of error is reported, as after QEMU's reset
+    for n in range(MCA_BANKS):
+        s[MC_CTL + n] = M64
     _common(s)
 
 

@@ -13,9 +13,9 @@ from pyemu.cpu import cpuid as cpuid_model
 from pyemu.cpu import flag_changes, fxsave, msr, outside, ports, syscalls, virtual8086
 from pyemu.cpu import flags as fl
 from pyemu.cpu.decode import record as rc
-from pyemu.cpu.instruction import GP, READ, WRITE, Instruction
+from pyemu.cpu.instruction import GP, READ, UD, WRITE, Instruction
 from pyemu.cpu.ops import Operand, op
-from pyemu.cpu.state import CC_DST, CC_SRC, FLAGS, HALTED, ICOUNT, RDX, SHADOW, TSC_AUX, State
+from pyemu.cpu.state import CC_DST, CC_SRC, CPL, FLAGS, HALTED, ICOUNT, MONITORED, RAX, RCX, RDX, SHADOW, TSC_AUX, State
 from pyemu.cpu.values import Value
 
 END: dict[str, Any] = {"ends_block": True}
@@ -70,6 +70,30 @@ def sti(i: Instruction) -> None:
 def hlt(i: Instruction) -> None:
     i.privileged()
     i.set_state(HALTED, i.const(1, 64))
+
+
+def _supervisor_only(i: Instruction, allowed: int) -> None:
+    """#UD unless CPL is 0; #GP(0) for extensions in ECX that are not there."""
+    i.fault_if(i.state(CPL).ne(0), UD)
+    i.fault_if((i.gpr(RCX, 32) & ~allowed & 0xFFFFFFFF).ne(0), GP)
+
+
+@op("0F 01 C8", feature="monitor", **END)
+def monitor(i: Instruction) -> None:
+    """Arm MWAIT. The address is looked at as by a load of a byte."""
+    _supervisor_only(i, 0)
+    i.load(i.linear(i.wrap_address(i.gpr(RAX, 64)), 1, READ), 8)
+    i.set_state(MONITORED, i.const(1, 64))
+
+
+@op("0F 01 C9", feature="monitor", **END)
+def mwait(i: Instruction) -> None:
+    """Wait as HLT does, unless an event came since MONITOR: its handler may have written what is waited for. Masked
+    interrupts that are to end the wait (ECX bit 0) don't let it begin; it may end at any time (SDM 3, 8.10.4)."""
+    _supervisor_only(i, 1)
+    masked = i.gpr(RCX, 8).bit(0) & (i.state(FLAGS) & fl.IF).eq(0)
+    i.set_state(HALTED, masked.select(i.const(0, 64), i.state(MONITORED)))
+    i.set_state(MONITORED, i.const(0, 64))
 
 
 @op("NP 0F 01 CA", feature="smap", name="clac", extra=(0,), **END)

@@ -126,7 +126,11 @@ def known_msrs() -> list[int]:
     special = (
         msr.IA32_TSC_ADJUST, msr.IA32_TSC_AUX, msr.IA32_EFER, msr.IA32_MISC_ENABLE, msr.IA32_PAT, msr.IA32_MTRR_DEF_TYPE
     )  # fmt: skip
-    return sorted({*msr.REGISTERS, *ranges, *msr.MTRR_FIXED_NUMBERS, *special})
+    machine_check = (
+        *msr.IA32_P5_MC, msr.IA32_MCG_CAP, msr.IA32_MCG_STATUS, msr.IA32_MCG_CTL,
+        *range(msr.IA32_MC0_CTL, msr.IA32_MC0_CTL + 4 * msr.MCA_BANKS),
+    )  # fmt: skip
+    return sorted({*msr.REGISTERS, *machine_check, *ranges, *msr.MTRR_FIXED_NUMBERS, *special})
 
 
 def probes() -> Iterator[Probe]:
