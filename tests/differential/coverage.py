@@ -29,8 +29,8 @@ OTHERS = {
     "Unicorn": ("tests/cpu/test_segments_unicorn.py", "tests/cpu/semantics/test_modes_in_unicorn.py"),
 }
 MAPS = {0: "One-byte opcodes", 1: "0F", 2: "0F 38", 3: "0F 3A"}
-_ALIASES = {"jmpf": "ljmp|jmp far|retf", "callf": "lcall|call far", "iret": "iretq|iretd|iret", "sysret": "sysretq?",
-            "mov": "mov"}  # fmt: skip
+_ALIASES = {"jmpf": "ljmp|jmp far|retf", "callf": "lcall|call far", "iret": "iretq|iretd|iret", "mov": "mov",
+            "sysret": "SYSRET", "rdpkru": "RDPKRU", "wrpkru": "WRPKRU"}  # fmt: skip
 
 
 @cache
