@@ -69,6 +69,8 @@ class Reference:
                 return Exit.BUDGET
             if (s[IRQ_PENDING] or s[NMI_PENDING]) and interrupts.take_interrupts(s) == SHUTDOWN:
                 return Exit.SHUTDOWN
+            if s[ICOUNT] >= s[ICOUNT_LIMIT]:
+                return Exit.BUDGET  # the delivery was the last that might happen
             if s[HALTED]:
                 return Exit.HALT
             if s[PENDING_DEBUG] and debug.waiting(s):

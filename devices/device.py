@@ -37,11 +37,19 @@ class Device:
         """Recompute what derives from `state`: cached values, armed timers, levels of output lines."""
 
 
+_names: dict[type, frozenset[str]] = {}  # of the fields of each kind of state
+
+
 def _fill(target: Any, record: Mapping[str, Any]) -> None:
-    names = {field.name for field in dataclasses.fields(target)}
-    if names != set(record):
+    names = _names.get(type(target))
+    if names is None:
+        names = _names[type(target)] = frozenset(field.name for field in dataclasses.fields(target))
+    if names != record.keys():
         raise ValueError(f"snapshot of {type(target).__qualname__} has other fields: {sorted(names ^ set(record))}")
     for name, value in record.items():
+        if type(value) is int:  # nearly all of them
+            setattr(target, name, value)
+            continue
         current = getattr(target, name)
         if dataclasses.is_dataclass(current):
             _fill(current, value)

@@ -14,12 +14,12 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, cast
 
-from pyemu.history import Checkpoint, History
 from pyemu.hooks import Watchpoint
 from pyemu.snapshot_error import SnapshotError
 from pyemu.until import A_LOOK, HOOKED, Instructions, Stop, StopKind
 
 if TYPE_CHECKING:
+    from pyemu.history import Checkpoint, History
     from pyemu.machine import Machine
 
 _PATIENCE_S = 0.2  # how long an interrupt may go unheard

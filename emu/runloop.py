@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from pyemu.accelerator import Accelerator
 from pyemu.clock import Clock, CountedClock
@@ -33,11 +34,13 @@ from pyemu.cpu.state import (
     State,
 )
 from pyemu.devices.interfaces import LocalApic
-from pyemu.history import History
 from pyemu.hooks import Hooks
 from pyemu.hostcpu import HostCpu
 from pyemu.log import Log
 from pyemu.until import RESUMABLE, Condition, Instructions, Stop, StopKind
+
+if TYPE_CHECKING:
+    from pyemu.history import History
 
 _ENDLESS = (1 << 63) - 1  # an instruction count that no run reaches
 _CHAINS_SHOWN = 10  # a guest that triple-faults in a reset loop does so thousands of times a second

@@ -13,17 +13,16 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
-from pyemu import recording as recording_file
 from pyemu import snapshot_file
 from pyemu.config import Icount, MachineConfig
-from pyemu.history import History, Mode
-from pyemu.recording import Recording
 from pyemu.snapshot import Snapshot, SnapshotTree, capture, check_devices, put_back_cpu, put_back_devices
 from pyemu.snapshot_error import SnapshotError
 from pyemu.tracking import PageTracker
 
 if TYPE_CHECKING:
+    from pyemu.history import History
     from pyemu.machine import Machine
+    from pyemu.recording import Recording
 
 
 SHIFT = 1  # of counted time where nobody has chosen: 2 ns an instruction is about as fast as they are executed
@@ -31,12 +30,16 @@ SHIFT = 1  # of counted time where nobody has chosen: 2 ns an instruction is abo
 
 def recorded(config: MachineConfig) -> tuple[MachineConfig, Recording | None]:
     """The configuration with what recording and replaying need, and the recording; raises SnapshotError."""
-    if config.replay is not None and config.record is None:
+    if config.replay is None and config.record is None:
+        return config, None
+    from pyemu import recording as recording_file
+    from pyemu.recording import Recording
+
+    if config.record is None:
+        assert config.replay is not None
         options, recording = recording_file.read(config.replay)
         config = snapshot_file.adopt_options(config, options["config"])
         return replace(config, wall_start_ns=options["wall_start_ns"]), recording
-    if config.record is None:
-        return config, None
     config = replace(
         config,
         icount=config.icount or Icount(SHIFT),
@@ -76,6 +79,8 @@ class Savable:
         """Before the first instruction."""
         machine = self._machine
         if self._recording is not None:
+            from pyemu.history import History, Mode
+
             mode = Mode.RECORD if machine.config.replay is None else Mode.REPLAY
             self.history = History(machine, self._recording, mode)
             machine.outside.history = machine.loop.history = self.history

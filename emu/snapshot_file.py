@@ -49,6 +49,9 @@ class Header:
     instructions: int
 
 
+_last: dict[str, object] = {}  # of read_header
+
+
 def _spans(ram: GuestRam) -> Iterator[tuple[int, int, int]]:
     """Guest addresses of RAM, start and end, and where that is in a file's RAM."""
     yield 0, ram.low_end, 0
@@ -133,10 +136,16 @@ def _write_ram(file: BinaryIO, ram: GuestRam, start: int, end: int, offset: int)
 
 
 def read_header(path: str) -> Header:
-    """Read and check everything but RAM."""
+    """Read and check everything but RAM. The last one is remembered: the command line reads it for its options."""
     try:
         with open(path, "rb") as file:
-            return _parse(path, file)
+            status = os.fstat(file.fileno())
+            seen = (path, status.st_ino, status.st_size, status.st_mtime_ns)
+            if _last.get("seen") != seen:
+                _last.update(header=_parse(path, file), seen=seen)
+            header = _last["header"]
+            assert isinstance(header, Header)
+            return header
     except OSError as error:
         raise SnapshotError(f"can't read snapshot {path}: {error.strerror or error}") from error
 

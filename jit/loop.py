@@ -83,6 +83,8 @@ def boundary(s: State) -> int:
     if shared_word(s, IRQ_PENDING) | shared_word(s, NMI_PENDING):
         if interrupts.take_interrupts(s) == 2:
             return SHUTDOWN
+        if s[ICOUNT] >= s[ICOUNT_LIMIT]:
+            return BUDGET_USED  # the delivery was the last that might happen
     if s[HALTED]:
         return HALT
     return 0

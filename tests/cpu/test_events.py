@@ -6,7 +6,20 @@ from typing import Any
 
 import pytest
 
-from pyemu.cpu.state import EXIT_REQUEST, FLAGS, GPR, IRQ_PENDING, NMI_BLOCKED, NMI_PENDING, RBX, RDX
+from pyemu.cpu.host import Exit
+from pyemu.cpu.state import (
+    EXIT_REQUEST,
+    FLAGS,
+    GPR,
+    ICOUNT,
+    ICOUNT_LIMIT,
+    IRQ_PENDING,
+    NMI_BLOCKED,
+    NMI_PENDING,
+    RBX,
+    RDX,
+    RIP,
+)
 from tests.cpu import programs
 from tests.cpu import system_setup as setup
 
@@ -58,6 +71,18 @@ def test_interrupt_before_the_first_instruction(backend: str) -> None:
     end = start(backend, "inc ebx; hlt", IF).go()
     assert (end.vector, end.rip, end.executed) == (VECTOR, CODE, 2)  # the delivery and the HLT
     assert end.rflags & IF
+
+
+@pytest.mark.parametrize("budget", [1, 2])
+def test_a_delivery_uses_up_the_budget(backend: str, budget: int) -> None:
+    """A run that may execute one more takes the interrupt, and nothing of its handler."""
+    runner = start(backend, "inc ebx; hlt", IF)
+    s, engine = runner.m.s, runner.reference or runner.engine
+    s[RIP], s[ICOUNT_LIMIT] = CODE, s[ICOUNT] + budget
+    first = s[ICOUNT]
+    assert engine.run() == Exit.BUDGET
+    assert s[ICOUNT] == first + budget
+    assert s[RIP] == setup.HANDLERS + 16 * VECTOR + budget - 1  # a handler is HLT
 
 
 def test_sti_with_interrupts_on_has_no_shadow(backend: str) -> None:

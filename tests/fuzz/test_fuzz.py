@@ -59,7 +59,7 @@ def run(*arguments: str) -> tuple[int, int, str]:
 @pytest.mark.parametrize("back_ends", ["jit,interp", "interp,reference"])
 def test_random_programs(back_ends: str) -> None:
     """A slice, the same in each run."""
-    count = 2500 if "jit" in back_ends else 60
+    count = 1000 if "jit" in back_ends else 60
     programs, instructions, wrong = run("--back-ends", back_ends, "--seed", str(SEED), "--count", str(count))
     assert not wrong, wrong
     assert programs == count and instructions > 50 * count
