@@ -30,7 +30,7 @@ def _signed(x: int, width: int) -> int:
     return x - (1 << width) if x >> (width - 1) else x
 
 
-_INTEGER: dict[str, Callable[[int, int, int], int]] = {
+INTEGER: dict[str, Callable[[int, int, int], int]] = {
     "add": lambda a, b, w: a + b,
     "sub": lambda a, b, w: a - b,
     "mul": lambda a, b, w: a * b,
@@ -45,7 +45,7 @@ _INTEGER: dict[str, Callable[[int, int, int], int]] = {
     "sdiv": lambda a, b, w: _divide(_signed(a, w), _signed(b, w))[0],
     "srem": lambda a, b, w: _divide(_signed(a, w), _signed(b, w))[1],
 }
-_COMPARE: dict[str, Callable[[int, int, int], bool]] = {
+COMPARE: dict[str, Callable[[int, int, int], bool]] = {
     "eq": lambda a, b, w: a == b,
     "ne": lambda a, b, w: a != b,
     "ult": lambda a, b, w: a < b,
@@ -114,7 +114,7 @@ class Concrete(Instruction):
         assert a.width == b.width, f"{self.form.name}: {name} of {a.width} and {b.width} bits"
         if name in _FLOAT:
             return Value(self, _FLOAT[name](_FORMAT[a.width], a.payload, b.payload, self._floats()), a.width)
-        return self.constant(_INTEGER[name](a.payload, b.payload, a.width), a.width)
+        return self.constant(INTEGER[name](a.payload, b.payload, a.width), a.width)
 
     def compare(self, name: str, a: Value, b: Value) -> Value:
         assert a.width == b.width, f"{self.form.name}: {name} of {a.width} and {b.width} bits"
@@ -123,7 +123,7 @@ class Concrete(Instruction):
             return Value(
                 self, int(sf.compare_predicate(_FORMAT[a.width], a.payload, b.payload, predicate, self._floats())), 1
             )
-        return Value(self, int(_COMPARE[name](a.payload, b.payload, a.width)), 1)
+        return Value(self, int(COMPARE[name](a.payload, b.payload, a.width)), 1)
 
     def unary(self, name: str, a: Value) -> Value:
         x, width = a.payload, a.width

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pyemu.cpu.concrete import COMPARE, INTEGER
+
 LONGEST = 40  # parts of an expression that is written out
 _MANY = 1 << 30  # as large as sizes get
 _WORDS = {8: "b", 16: "w", 32: "d", 64: "q", 128: "dq", 256: "qq", 512: "oq"}  # lanes, by their width
@@ -115,8 +117,8 @@ class Expressions:
 
     def compare(self, op: str, a: Expr, b: Expr) -> Expr:
         x, y = a.constant, b.constant
-        if x is not None and y is not None and op in _COMPARE:
-            return self.const(int(_COMPARE[op](x, y, a.width)), 1)
+        if x is not None and y is not None and op in COMPARE:
+            return self.const(int(COMPARE[op](x, y, a.width)), 1)
         if a is b and op in ("eq", "ne"):
             return self.const(int(op == "eq"), 1)
         if x is not None and op in ("eq", "ne"):
@@ -226,30 +228,12 @@ class Expressions:
         return _Writer(self, name).write(a, 0)
 
 
-def _signed(x: int, width: int) -> int:
-    return x - (1 << width) if x >> (width - 1) else x
-
-
+# Operations on constants that are carried out. Explanations look at more than is executed: nothing is divided by zero.
 _FOLD: dict[str, Callable[[int, int, int], int]] = {
-    "add": lambda a, b, w: a + b,
-    "sub": lambda a, b, w: a - b,
-    "mul": lambda a, b, w: a * b,
-    "and_": lambda a, b, w: a & b,
-    "or_": lambda a, b, w: a | b,
-    "xor": lambda a, b, w: a ^ b,
-    "shl": lambda a, b, w: a << b if b < w else 0,
-    "lshr": lambda a, b, w: a >> b if b < w else 0,
-    "ashr": lambda a, b, w: _signed(a, w) >> min(b, w - 1),
+    name: INTEGER[name] for name in ("add", "sub", "mul", "and_", "or_", "xor", "shl", "lshr", "ashr")
+} | {
     "urem": lambda a, b, w: a % b if b else 0,
     "udiv": lambda a, b, w: a // b if b else 0,
-}
-_COMPARE: dict[str, Callable[[int, int, int], bool]] = {
-    "eq": lambda a, b, w: a == b,
-    "ne": lambda a, b, w: a != b,
-    "ult": lambda a, b, w: a < b,
-    "ule": lambda a, b, w: a <= b,
-    "slt": lambda a, b, w: _signed(a, w) < _signed(b, w),
-    "sle": lambda a, b, w: _signed(a, w) <= _signed(b, w),
 }
 _OPPOSITE = {"eq": "ne", "ne": "eq"}
 # Signs with their precedence, as in C; a 1-bit value is a truth and has words instead.

@@ -156,7 +156,6 @@ class Reversible:
             if stop.kind not in (StopKind.CONDITION, StopKind.HISTORY_END):
                 raise SnapshotError(f"instruction {count} was not reached: {stop.message or stop.kind.value}")
 
-
     def _run(self, count: int) -> Stop:
         """Forward to an instruction count, or to what stops the guest before; raises Interrupted."""
         machine = self._me

@@ -97,17 +97,16 @@ class PageTracker:
         return parts
 
     def _arm(self, bit: int) -> None:
-        flags, tags = self._views()[0], self._views()[4]
+        flags = self._views()[0]
         for part in self._parts():
             flags[part] |= bit
-        tags[:] |= CODE_FLAG  # of all, as it does no harm where there is no RAM
+        self.slow_first_writes()
 
     # ---- saved pages --------------------------------------------------------------------------------------
 
     def save_from_here(self) -> None:
         """From now on pages are saved before their first change."""
         self._s[SAVED_COUNT] = 0
-        self._views()
         self._arm(UNSAVED)
 
     def stop_saving(self) -> None:
@@ -146,7 +145,7 @@ class PageTracker:
         self._s[SAVED_COUNT] = count
 
     def slow_first_writes(self) -> None:
-        """The TLB is another: its write tags must say that pages are tracked."""
+        """The write tags of the TLB must say that pages are tracked: all, as it does no harm where there is no RAM."""
         self._views()[4][:] |= CODE_FLAG
 
     def swap(self, some: PageSet) -> None:
