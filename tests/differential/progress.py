@@ -84,6 +84,10 @@ class Progress:
         """The sum of a field over all records."""
         return sum(int(record.get(field, 0)) for record in self.records)
 
+    def less(self, field: str, count: int, distinct: int) -> bool:
+        """Whether there is more to do."""
+        return self.total(field) < count or self.distinct.count < distinct
+
     def add(self, record: dict[str, int | str], hashes: array[int]) -> str:
         """Keep what a seed has done; returns a line with the totals of all numbers."""
         new = self.distinct.add(hashes)

@@ -1,7 +1,7 @@
 """Instructions generated from the operand table: each back end against the host's processor.
 
 The seed is fixed here, so CI is steady; PYEMU_SEED=n runs other cases, and a failure names the seed it needs. The long
-run (tests/run --long) goes on through seeds until it has done what PYEMU_INSTANCES says.
+run (tests/run --long) goes on through seeds until it has done what PYEMU_INSTANCES and PYEMU_DISTINCT say.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from tests.differential.sweep import Difference, Sweep
 
 SEED = int(os.environ.get("PYEMU_SEED", "1"))
 INSTANCES = int(os.environ.get("PYEMU_INSTANCES", 10**8))
+DISTINCT = int(os.environ.get("PYEMU_DISTINCT", 10**7))  # instructions
 PARTS = 4  # the table in pieces, so that several workers share it
 SHOWN = 8
 NATIVE_SHARE, REFERENCE_SHARE = 60, 6  # of the rows with VEX and EVEX, one in so many meets the host in each run
@@ -102,7 +103,7 @@ def test_long_run(host: Host) -> None:
     judged = judged_by_host(vectors=True)
     progress = Progress("generated")
     found: list[str] = []
-    while progress.total("instances") < INSTANCES and len(found) < 100 * SHOWN:
+    while progress.less("instances", INSTANCES, DISTINCT) and len(found) < 100 * SHOWN:
         seed = progress.next_seed(SEED)
         started = time.monotonic()
         record: dict[str, int | str] = {"seed": seed, "instances": 0, "in reference": 0, "instructions": 0}
