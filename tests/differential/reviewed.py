@@ -96,8 +96,8 @@ def excused(form: Form, found: bytes, expected: bytes) -> str:
     errors = c.word(found, c.R_ERROR), c.word(expected, c.R_ERROR)
     if ours == vector == c.PAGE_FAULT and errors[0] & 0x10 and errors[1] == errors[0] | 1:
         return "a jump to where the judge's process has memory of its own, which is not to be executed"
-    untraced = not c.word(expected, c.R_FLAGS) & fl.TF  # the #DB is that of INT1, there or in the bytes behind
-    if untraced and ours == vector == 1 and found[c.R_ERROR :] == expected[c.R_ERROR :]:
+    untraced = not c.word(expected, c.R_FLAGS) & fl.TF  # the #DB is that of INT1 in the bytes behind
+    if (untraced or form.row.name == "icebp") and ours == vector == 1 and found[c.R_ERROR :] == expected[c.R_ERROR :]:
         return "a hypervisor that injects the #DB of INT1 as a fault: RIP is that of INT1, not behind it (SDM 2, INT1)"
     if {ours, vector} == {12, 13} and any(o.is_memory and o.size >= 16 for o in form.operands):
         return "an operand that is both misaligned and beyond the stack segment's limit: which comes first is open"
