@@ -13,7 +13,7 @@ from __future__ import annotations
 from pyemu.cpu import memory, mode, xstate
 from pyemu.cpu.control_registers import get_edx_eax
 from pyemu.cpu.faults import AC, GP, NM, SS, UD, raise_fault
-from pyemu.cpu.fpu_environment import CONTROL_BIT_6, CONTROL_MASK, initialise, set_pointers
+from pyemu.cpu.fpu_environment import CONTROL_BIT_6, CONTROL_MASK, INITIAL_CONTROL, initialise, set_pointers
 from pyemu.cpu.fpu_state import ES, summarise
 from pyemu.cpu.mode import CR0_EM, CR0_TS, CR4_OSXSAVE
 from pyemu.cpu.primitives import sext
@@ -48,6 +48,7 @@ LEGACY_SIZE = 512
 ACCESS_AT = 8  # in `how` of FXSAVE and FXRSTOR
 # The XSAVE header (SDM 1, 13.4.2)
 AT_XSTATE_BV, AT_XCOMP_BV = 512, 520
+HEADER_SIZE = 64
 STANDARD_RESERVED_END = 536  # the standard form of XRSTOR checks bytes 8-23 of the header only
 X87_STATE, SSE_STATE, AVX_STATE = 1, 2, 4
 
@@ -78,6 +79,11 @@ def xsave_available(s: State, linear: int) -> int:
     if linear & 63:
         return raise_fault(s, GP, 0)
     return 0
+
+
+def probe_written(s: State, linear: int, size: int) -> int:
+    """Probe the area of an XSAVE form: its first byte, then as probe_area(), which is Zen 4's order."""
+    return memory.probe(s, linear, 1, memory.WRITE) or memory.probe_area(s, linear, size, memory.WRITE)
 
 
 def put(s: State, address: int, size: int, value: int) -> int:
@@ -212,21 +218,38 @@ def fxrstor(s: State, linear: int, how: int) -> int:
     return load_xmm(s, linear)
 
 
-def store_requested(s: State, linear: int, rex_w: int, requested: int, format_word: int) -> int:
-    """The components that are asked for; x87 and SSE are where both formats have them."""
-    if requested & X87_STATE:
+def store_components(s: State, linear: int, rex_w: int, wanted: int, format_word: int) -> int:
+    """Components, without MXCSR; x87 and SSE are where both formats have them."""
+    if wanted & X87_STATE:
         store_x87(s, linear, rex_w)
-    if requested & (SSE_STATE | AVX_STATE) and format_word & COMPACTED == 0:
-        store_mxcsr(s, linear)
-    elif requested & SSE_STATE:
-        store_mxcsr(s, linear)
-    if requested & SSE_STATE:
+    if wanted & SSE_STATE:
         store_xmm(s, linear)
-    return xstate.store(s, linear, requested, format_word)
+    return xstate.store(s, linear, wanted, format_word)
+
+
+def x87_in_use(s: State) -> int:
+    """X87_STATE, or 0 if it has its initial configuration (SDM 1, 13.6)."""
+    changed = (s[FCW] ^ INITIAL_CONTROL) | s[FSW] | s[FTW] | s[FOP] | s[FIP] | s[FCS] | s[FDP] | s[FDS]
+    for n in range(16):
+        changed = changed | s[FPR + n]
+    return X87_STATE if changed else 0
+
+
+def sse_in_use(s: State) -> int:
+    """SSE_STATE, or 0 if the XMM registers have their initial values; MXCSR doesn't count."""
+    changed = 0
+    for n in range(16):
+        changed = changed | s[VEC + 8 * n] | s[VEC + 8 * n + 1]
+    return SSE_STATE if changed else 0
+
+
+def in_use(s: State, requested: int) -> int:
+    """XINUSE of the requested components: those that don't have their initial values."""
+    return requested & (x87_in_use(s) | sse_in_use(s)) | xstate.in_use(s, requested)
 
 
 def xsave(s: State, linear: int, rex_w: int) -> int:
-    """XSAVE, XSAVE64 (SDM 1, 13.7): all that is asked for is written. The x87 and SSE state always counts as in use."""
+    """XSAVE, XSAVE64 (SDM 1, 13.7): all that is asked for is written."""
     return save(s, linear, rex_w, 0)
 
 
@@ -236,28 +259,34 @@ def xsaveopt(s: State, linear: int, rex_w: int) -> int:
 
 
 def save(s: State, linear: int, rex_w: int, only_in_use: int) -> int:
-    """The standard format."""
+    """The standard format. MXCSR belongs to SSE and AVX, and is written whether they are in use or not."""
     if xsave_available(s, linear):
         return 1
     requested = s[XCR0] & get_edx_eax(s)
-    if memory.probe_area(s, linear, xstate.size(requested, 0), memory.WRITE):
+    if probe_written(s, linear, xstate.size(requested, 0)):
         return 1
-    used = requested & ~xstate.ALL | xstate.in_use(s, requested)
-    store_requested(s, linear, rex_w, used if only_in_use else requested, 0)
+    used = in_use(s, requested)
+    store_components(s, linear, rex_w, used if only_in_use else requested, 0)
+    if requested & (SSE_STATE | AVX_STATE):
+        store_mxcsr(s, linear)
     get(s, linear + AT_XSTATE_BV, 8)
     return put(s, linear + AT_XSTATE_BV, 8, s[VALUE] & ~requested | used)
 
 
 def xsavec(s: State, linear: int, rex_w: int) -> int:
-    """XSAVEC (SDM 1, 13.10): what is in use, in the compacted format."""
+    """XSAVEC (SDM 1, 13.10): what is in use, in the compacted format, in which MXCSR goes with SSE."""
     if xsave_available(s, linear):
         return 1
     requested = s[XCR0] & get_edx_eax(s)
     format_word = requested | COMPACTED
-    if memory.probe_area(s, linear, xstate.size(requested, format_word), memory.WRITE):
+    if probe_written(s, linear, xstate.size(requested, format_word)):
         return 1
-    used = requested & ~xstate.ALL | xstate.in_use(s, requested)
-    store_requested(s, linear, rex_w, used, format_word)
+    used = in_use(s, requested)
+    if s[MXCSR] != MXCSR_INITIAL:
+        used = used | requested & SSE_STATE
+    store_components(s, linear, rex_w, used, format_word)
+    if used & SSE_STATE:
+        store_mxcsr(s, linear)
     put(s, linear + AT_XSTATE_BV, 8, used)
     return put(s, linear + AT_XCOMP_BV, 8, format_word)
 
@@ -284,14 +313,18 @@ def check_header(s: State, linear: int) -> int:
 
 
 def xrstor(s: State, linear: int, rex_w: int) -> int:
-    """XRSTOR, XRSTOR64 (SDM 1, 13.8): what the area lacks gets its initial value."""
-    if xsave_available(s, linear) or memory.probe(s, linear, HEADER_END, memory.READ) or check_header(s, linear):
+    """XRSTOR, XRSTOR64 (SDM 1, 13.8): what the area lacks gets its initial value. Zen 4 touches the first
+    byte, reads the header, and then touches the last byte that it wants."""
+    if xsave_available(s, linear) or memory.probe(s, linear, 1, memory.READ):
+        return 1
+    if memory.probe(s, linear + AT_XSTATE_BV & M64, HEADER_SIZE, memory.READ) or check_header(s, linear):
         return 1
     requested = s[XCR0] & get_edx_eax(s)
     present = s[VALUE]
     format_word = s[VALUE + 1]
     compacted = format_word & COMPACTED
-    if memory.probe_area(s, linear, xstate.size(requested & present, format_word), memory.READ):
+    touched = requested & present if compacted else requested  # as Zen 4 does
+    if memory.probe_area(s, linear, xstate.size(touched, format_word), memory.READ):
         return 1
     if requested & AVX_STATE and requested & SSE_STATE == 0 and compacted == 0:  # MXCSR belongs to both
         if check_mxcsr(s, linear):

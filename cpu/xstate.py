@@ -69,11 +69,12 @@ def reached(s: State, k: int) -> int:
 
 
 def in_use(s: State, requested: int) -> int:
-    """The requested components that don't have their initial values: zero everywhere."""
+    """The requested components that don't have their initial values: zero everywhere, also where the present mode
+    doesn't reach (SDM 1, 13.6)."""
     found = 0
     for k in range(COUNT):
         if (requested >> BIT[k]) & 1:
-            for n in range(reached(s, k)):
+            for n in range(SIZE[k] >> 3):
                 if s[WORDS[FIRST[k] + n]] != 0:
                     found = found | 1 << BIT[k]
                     break

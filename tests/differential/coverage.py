@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pyemu.cpu.ops import ROWS, Form, Row, parse_encoding
 from tests.cpu.semantics.machines import forms
-from tests.differential import reviewed
+from tests.differential import reviewed, save_areas, test_private_results
 from tests.differential.encoder import NotEncodable
 from tests.differential.generator import Generator
 from tests.differential.test_system_instructions import TOLERATED, judged
@@ -28,6 +28,8 @@ OTHERS = {
     "QEMU": ("tests/guests/topics/*",),
     "Unicorn": ("tests/cpu/test_segments_unicorn.py", "tests/cpu/semantics/test_modes_in_unicorn.py"),
 }
+# Instructions that meet the host in tests of their own, which compare what can be: the area, or all but random bits.
+APART = frozenset((*save_areas.OPCODES, *test_private_results.RANDOM, *test_private_results.PROCESSOR))
 MAPS = {0: "One-byte opcodes", 1: "0F", 2: "0F 38", 3: "0F 3A"}
 _ALIASES = {"jmpf": "ljmp|jmp far|retf", "callf": "lcall|call far", "iret": "iretq|iretd|iret", "mov": "mov",
             "sysret": "SYSRET", "rdpkru": "RDPKRU", "wrpkru": "WRPKRU"}  # fmt: skip
@@ -60,7 +62,7 @@ def _encodable(form: Form, bits: int) -> bool:
 
 def _on_host(form: Form) -> bool:
     """Do the generated cases for the host contain a form?"""
-    if reviewed.host_cannot(form) or not HOST_LACKS.isdisjoint(form.feature.split()):
+    if form.row.name not in APART and reviewed.host_cannot(form) or not HOST_LACKS.isdisjoint(form.feature.split()):
         return False
     return _encodable(form, 64) or _encodable(form, 32)
 
@@ -95,7 +97,8 @@ _PREFACE = """Each row of the operand table (`cpu/semantics/`) with the judges o
 
 * **host**: the processor itself runs generated instances, with all of the user-visible state compared
   (`tests/differential/test_generated.py`; of those with VEX and EVEX others every day, all in its long run, and
-  many in `tests/cpu/semantics/test_vectors_on_host.py`);
+  many in `tests/cpu/semantics/test_vectors_on_host.py`); FXSAVE and the XSAVE family with their whole areas
+  (`tests/differential/test_save_areas.py`), random numbers but for the bits themselves (`test_private_results.py`);
 * **KVM**: /dev/kvm runs generated instances at CPL 0 (`tests/differential/test_system_instructions.py`);
 * **QEMU**, **Unicorn**: a guest or test that names the instruction runs there too (`tests/guests/topics/`,
   `tests/cpu/`).
@@ -104,12 +107,17 @@ Where a judge can't be asked, or is wrong, `tests/differential/reviewed.py` says
 lacks is listed in `tests/differential/test_opcode_maps.py`."""
 
 
-def document() -> str:
-    """The text of docs/coverage.md."""
+def judged_rows() -> list[tuple[Row, list[str]]]:
+    """Each row with its outside judges."""
     by_row: dict[int, list[Form]] = {}
     for form in forms():
         by_row.setdefault(id(form.row), []).append(form)
-    table = [(row, judges(row, by_row.get(id(row), []))) for row in ROWS]
+    return [(row, judges(row, by_row.get(id(row), []))) for row in ROWS]
+
+
+def document() -> str:
+    """The text of docs/coverage.md."""
+    table = judged_rows()
     count = Counter(judge for _, found in table for judge in found)
     alone = [(row, found) for row, found in table if not found]
     parts = [

@@ -60,7 +60,7 @@ class Host:
         self.handle = os.memfd_create("pyemu-host-judge")
         os.ftruncate(self.handle, SHARED_SIZE)
         self.shared = mmap.mmap(self.handle, SHARED_SIZE)
-        self.shared[AT_READ_ONLY : AT_READ_ONLY + 0x1000] = _READ_ONLY_BYTES
+        self.put_read_only(_READ_ONLY_BYTES)
         self.address = ctypes.addressof(ctypes.c_char.from_buffer(self.shared))
         self.results = Records(self.address + AT_RESULTS)
         self.child: subprocess.Popen[bytes] | None = None
@@ -102,6 +102,14 @@ class Host:
             first = self._run_from(first, batch.count)
         driver.call("settle", self.results.address, batch.count)
         return self.results
+
+    def put_read_only(self, page: bytes) -> None:
+        """Set what the page that the cases can only read holds."""
+        self.shared[AT_READ_ONLY : AT_READ_ONLY + len(page)] = page
+
+    def data(self) -> bytes:
+        """All of the data pages, as the last case has left them."""
+        return self.shared[AT_DATA : AT_DATA + c.DATA_SIZE]
 
     def _run_from(self, first: int, end: int) -> int:
         """Run from a case on; returns where to go on, behind a case that the child didn't survive."""

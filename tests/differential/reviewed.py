@@ -15,6 +15,7 @@ from pyemu.cpu.ops import Form
 from tests.cpu.semantics.oracle import host_has_our_flags
 from tests.differential import case as c
 
+_AREA = "its area is larger than the compared memory, or seldom good: test_save_areas.py"
 _PRIVATE = "its result is the machine's own: time, identity, configuration"
 _LEAVES = "it leaves the judge's control"
 _KERNEL = "Linux emulates it for UMIP, with answers of its own"
@@ -26,8 +27,7 @@ HOST_CANNOT: dict[str, str] = {
     "sgdt": _KERNEL, "sidt": _KERNEL, "sldt": _KERNEL, "str": _KERNEL, "smsw": _KERNEL,
     "lar": _TABLES, "lsl": _TABLES, "verr": _TABLES, "verw": _TABLES, "callf": _TABLES, "jmpf": _TABLES,
     "retf": _TABLES, "iret": _TABLES, "les": _TABLES, "lds": _TABLES, "lss": _TABLES, "lfs": _TABLES, "lgs": _TABLES,
-    "xsave": "its area is larger than the compared memory", "xsaveopt": "likewise", "xsavec": "likewise",
-    "xrstor": "likewise", "fxrstor": "its reserved bytes are the operating system's",
+    "xsave": _AREA, "xsaveopt": _AREA, "xsavec": _AREA, "xrstor": _AREA, "fxrstor": _AREA,
     "sysret": "a privileged instruction whose fault differs between vendors",
     "sysexit": "likewise",
 }  # fmt: skip

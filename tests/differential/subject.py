@@ -41,6 +41,7 @@ from pyemu.cpu.state import (
     TR_BASE,
     TR_LIMIT,
     TR_SEL,
+    TSC_AUX,
     XCR0,
     new_state,
 )  # fmt: skip
@@ -73,13 +74,13 @@ LIMIT = 20_000  # instructions, REP iterations included, that a case may take
 class Subject:
     """One back end: "reference", "interp" or "jit"."""
 
-    def __init__(self, backend: str) -> None:
+    def __init__(self, backend: str, machine: NoDevices | None = None, tsc_aux: int = 0) -> None:
         self.backend = backend
         s = self.s = new_state()
         buffer = ctypes.create_string_buffer(RAM)
         self.keep = twins.attach(s, buffer)
         self.ram = memoryview(buffer).cast("B")
-        s.host = NoDevices()
+        s.host = machine or NoDevices()
         s[RANGE_COUNT] = 1
         s[RANGES], s[RANGES + 1], s[RANGES + 2] = 0, RAM, physical.RAM
         configure(s, None, set(FEATURES) - {"la57"})  # all that are known; the addresses are the host's, of 48 bits
@@ -88,6 +89,7 @@ class Subject:
         s[GDT_BASE], s[GDT_LIMIT], s[IDT_BASE], s[IDT_LIMIT] = _KERNEL + _GDT, 0x7F, _KERNEL + _IDT, 0xFFF
         s[TR_SEL], s[TR_BASE], s[TR_LIMIT], s[TR_ATTR] = _TSS_SELECTOR, _KERNEL + _TSS, 0x67, 0x8B
         s[CR0], s[CR3], s[CR4], s[EFER], s[XCR0] = _CR0, _TABLES, _CR4, 0xD01, 0xE7
+        s[TSC_AUX] = tsc_aux
         events = bytes(memoryview(s).cast("B")[8 * IRQ_PENDING : 8 * FRAME])
         contents = (bytes(4096), self._template(64), self._template(32), events)
         self.buffers = [ctypes.create_string_buffer(data) for data in contents]
@@ -131,7 +133,7 @@ class Subject:
         for offset in range(0, c.DATA_SIZE, 0x1000):
             self._map(c.DATA + offset, _DATA + offset, _US | _RW | _NX)
         self._map(c.READ_ONLY, _READ_ONLY, _US | _NX)
-        ram[_READ_ONLY : _READ_ONLY + 0x1000] = readable_only()
+        self.put_read_only(readable_only())
 
     def _map(self, linear: int, target: int, rights: int) -> None:
         """One 4 KiB page."""
@@ -154,6 +156,14 @@ class Subject:
         else:
             assert self.reference is not None
             self.reference.known.clear()
+
+    def put_read_only(self, page: bytes) -> None:
+        """Set what the page that the cases can only read holds."""
+        self.ram[_READ_ONLY : _READ_ONLY + len(page)] = page
+
+    def data(self) -> bytes:
+        """All of the data pages, as the last case has left them."""
+        return bytes(self.ram[_DATA : _DATA + c.DATA_SIZE])
 
     def run(self, cases: Sequence[Case]) -> list[bytes]:
         """The results of up to BATCH cases."""
