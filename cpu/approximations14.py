@@ -81,14 +81,20 @@ def pack(s: State, sign: int, exponent: int, fraction: int, bits: int, top: int)
     return 0
 
 
-def normalised(exponent: int, fraction: int, bits: int) -> int:
-    """How many places a denormal fraction moves up until its leading 1 is where that of a normal one is; else 0."""
-    moved = 0
+def take_apart(s: State, bits: int, size: int, top: int) -> int:
+    """VALUE = the biased exponent plus `size`, VALUE + 1 = the fraction, `size` bits; those of a denormal as if the
+    exponent had no lower limit."""
+    exponent = (bits >> size) & top
+    fraction = bits & ((1 << size) - 1)
     if exponent == 0:
         moved = 1
-        while ((fraction << moved) >> bits) == 0:
+        while ((fraction << moved) >> size) == 0:
             moved = moved + 1
-    return moved
+        exponent = 1 - moved
+        fraction = (fraction << moved) & ((1 << size) - 1)
+    s[VALUE] = exponent + size
+    s[VALUE + 1] = fraction
+    return 0
 
 
 def reciprocal(s: State, bits: int, width: int, size: int) -> int:
@@ -97,12 +103,9 @@ def reciprocal(s: State, bits: int, width: int, size: int) -> int:
     top = (1 << (width - 1 - size)) - 1
     if special(s, bits, sign, top << size, 0):
         return 0
-    exponent = (bits >> size) & top
-    fraction = bits & ((1 << size) - 1)
-    moved = normalised(exponent, fraction, size)
-    fraction = (fraction << moved) & ((1 << size) - 1)
-    if moved:
-        exponent = 1 - moved
+    take_apart(s, bits, size, top)
+    exponent = s[VALUE] - size
+    fraction = s[VALUE + 1]
     exponent = top - 1 - exponent
     if fraction == 0:
         return pack(s, sign, exponent, 0, size, top)
@@ -118,12 +121,9 @@ def reciprocal_root(s: State, bits: int, width: int, size: int) -> int:
     top = (1 << (width - 1 - size)) - 1
     if special(s, bits, sign, top << size, 1):
         return 0
-    exponent = (bits >> size) & top
-    fraction = bits & ((1 << size) - 1)
-    moved = normalised(exponent, fraction, size)
-    fraction = (fraction << moved) & ((1 << size) - 1)
-    if moved:
-        exponent = 1 - moved
+    take_apart(s, bits, size, top)
+    exponent = s[VALUE] - size
+    fraction = s[VALUE + 1]
     bias = top >> 1
     odd = (exponent - bias) & 1
     half = (3 * bias - exponent) >> 1  # as the root's exponent: bias - (exponent - bias) / 2, rounded down

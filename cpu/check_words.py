@@ -229,7 +229,7 @@ WORDS: dict[str, dict[str, str]] = {
     "write_dr": {"value >> 32": "the upper half of DR6 and DR7 must be 0: {value:#x}"},
     "xgetbv": {
         "s[CR4] & CR4_OSXSAVE == 0": "CR4.OSXSAVE is off",
-        "s[GPR + RCX] & M32 > 1": "there is no such extended control register",
+        "index > has_feature(s, XGETBV1)": "there is no such extended control register",
     },
     "xsetbv": {
         "s[CR4] & CR4_OSXSAVE == 0": "CR4.OSXSAVE is off",

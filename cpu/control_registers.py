@@ -3,7 +3,7 @@
     read_cr(s, number) -> VALUE      write_cr(s, number, value)      number 0 2 3 4 8
     read_dr(s, number) -> VALUE      write_dr(s, number, value)      number 0-7
     smsw(s) -> VALUE   lmsw(s, value)   clts(s)
-    xgetbv(s)   xsetbv(s)            ECX, EDX:EAX
+    xsetbv(s)                        ECX, EDX:EAX
     invlpg(s, linear)                linear = segment base + offset; never faults on a bad address
     invpcid(s, kind, linear)         kind = the register operand, linear = address of the 16-byte descriptor
     rdtsc(s)   rdtscp(s)   rdpmc(s)  EDX:EAX (ECX)
@@ -311,15 +311,6 @@ def get_edx_eax(s: State) -> int:
     """EDX:EAX."""
     value: int = (s[GPR + RDX] & M32) << 32 | (s[GPR + RAX] & M32)
     return value
-
-
-def xgetbv(s: State) -> int:
-    """EDX:EAX = XCR[ECX]; XCR1 is XCR0 & XINUSE (the x87 and SSE state always counts as in use)."""
-    if s[CR4] & CR4_OSXSAVE == 0:
-        return raise_fault(s, UD, 0)
-    if s[GPR + RCX] & M32 > 1:
-        return raise_fault(s, GP, 0)
-    return put_edx_eax(s, s[XCR0])
 
 
 def xsetbv(s: State) -> int:

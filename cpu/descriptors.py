@@ -198,37 +198,29 @@ def visible(s: State, selector: int) -> int:
     return 0
 
 
-def lar(s: State, selector: int) -> int:
-    """LAR: VALUE = bits 8-23 of the descriptor's second doubleword in place, VALUE + 1 = ZF."""
+def visible_type(s: State, selector: int, types: int) -> int:
+    """visible() of a descriptor that is a code or data segment, or of a system type with a bit in `types`."""
     if require_protected(s) or visible(s, selector):
         return 1
-    if s[VALUE + 1] == 0:
-        return 0
-    d = s[VALUE]
-    attr = attr_of(d)
-    if not attr & S:
-        types = LAR_TYPES_LONG if long_mode(s) else LAR_TYPES
-        if not (types >> (attr & TYPE)) & 1:
-            return no_result(s)
-    s[VALUE] = (d >> 32) & 0xF0FF00
-    s[VALUE + 1] = 1
+    attr = attr_of(s[VALUE])
+    if s[VALUE + 1] and not attr & S and not (types >> (attr & TYPE)) & 1:
+        return no_result(s)
+    return 0
+
+
+def lar(s: State, selector: int) -> int:
+    """LAR: VALUE = bits 8-23 of the descriptor's second doubleword in place, VALUE + 1 = ZF."""
+    if visible_type(s, selector, LAR_TYPES_LONG if long_mode(s) else LAR_TYPES):
+        return 1
+    s[VALUE] = (s[VALUE] >> 32) & 0xF0FF00
     return 0
 
 
 def lsl(s: State, selector: int) -> int:
     """LSL: VALUE = limit in bytes, VALUE + 1 = ZF."""
-    if require_protected(s) or visible(s, selector):
+    if visible_type(s, selector, LSL_TYPES_LONG if long_mode(s) else LSL_TYPES):
         return 1
-    if s[VALUE + 1] == 0:
-        return 0
-    d = s[VALUE]
-    attr = attr_of(d)
-    if not attr & S:
-        types = LSL_TYPES_LONG if long_mode(s) else LSL_TYPES
-        if not (types >> (attr & TYPE)) & 1:
-            return no_result(s)
-    s[VALUE] = limit_of(d)
-    s[VALUE + 1] = 1
+    s[VALUE] = limit_of(s[VALUE])
     return 0
 
 

@@ -346,17 +346,7 @@ def far_return(s: State, size: int, release: int) -> int:
         segments.move_stack(s, 2 * size + release)
         segments.set_code(s, selector, d, s[CPL])
         return arrive(s, offset)
-    if segments.stack_read(s, 2 * size + release, size):
+    if returns.to_stack(s, 2 * size + release, size, selector, d, offset, release):
         return 1
-    pointer = s[VALUE]
-    if segments.stack_read(s, 3 * size + release, size):
-        return 1
-    stack_selector = s[VALUE] & 0xFFFF
-    if returns.fetch_stack(s, stack_selector, d, selector & ds.RPL):
-        return 1
-    stack = s[VALUE]
-    if segments.check_target(s, d, offset):
-        return 1
-    returns.enter(s, selector, d, stack_selector, stack, pointer + release)
     mode.update(s)
     return arrive(s, offset)

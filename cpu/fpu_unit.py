@@ -119,36 +119,32 @@ def load_converted(s: State, kind: int, low: int, high: int) -> int:
     return fs.push(s, s[X87_RESULT], s[X87_RESULT + 1])
 
 
-def load_double(s: State, bits: int) -> int:
-    """FLD m64; denormals and signalling NaNs, which raise exceptions, are the service's."""
-    exponent = (bits >> 52) & 0x7FF
-    fraction = bits & 0xFFFFFFFFFFFFF
-    sign = (bits >> 63) << 15
+def load_binary(s: State, kind: int, bits: int, size: int, top: int) -> int:
+    """Push a number with `size` bits of fraction and exponents up to `top`; denormals and signalling NaNs, which raise
+    exceptions, are the service's."""
+    exponent = (bits >> size) & top
+    fraction = bits & ((1 << size) - 1)
+    sign = SIGN if (bits >> size) & (top + 1) else 0
+    significand = INTEGER_BIT | fraction << (63 - size)
     if exponent == 0:
         if fraction:
-            return load_converted(s, DOUBLE, bits, 0)
+            return load_converted(s, kind, bits, 0)
         return load(s, 0, sign)
-    if exponent == 0x7FF:
-        if fraction and fraction >> 51 == 0:
-            return load_converted(s, DOUBLE, bits, 0)
-        return load(s, INTEGER_BIT | fraction << 11, sign | EXPONENT)
-    return load(s, INTEGER_BIT | fraction << 11, sign | (exponent + BIAS - 1023))
+    if exponent == top:
+        if fraction and fraction >> (size - 1) == 0:
+            return load_converted(s, kind, bits, 0)
+        return load(s, significand, sign | EXPONENT)
+    return load(s, significand, sign | (exponent + BIAS - (top >> 1)))
+
+
+def load_double(s: State, bits: int) -> int:
+    """FLD m64."""
+    return load_binary(s, DOUBLE, bits, 52, 0x7FF)
 
 
 def load_single(s: State, bits: int) -> int:
-    """FLD m32, likewise."""
-    exponent = (bits >> 23) & 0xFF
-    fraction = bits & 0x7FFFFF
-    sign = ((bits >> 31) & 1) << 15
-    if exponent == 0:
-        if fraction:
-            return load_converted(s, SINGLE, bits, 0)
-        return load(s, 0, sign)
-    if exponent == 0xFF:
-        if fraction and fraction >> 22 == 0:
-            return load_converted(s, SINGLE, bits, 0)
-        return load(s, INTEGER_BIT | fraction << 40, sign | EXPONENT)
-    return load(s, INTEGER_BIT | fraction << 40, sign | (exponent + BIAS - 127))
+    """FLD m32."""
+    return load_binary(s, SINGLE, bits & 0xFFFFFFFF, 23, 0xFF)
 
 
 def load_decimal(s: State, low: int, high: int) -> int:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from pyemu.cpu import memory, mode, xstate
 from pyemu.cpu.control_registers import get_edx_eax
 from pyemu.cpu.faults import AC, GP, NM, SS, UD, raise_fault
-from pyemu.cpu.fpu_environment import CONTROL_BIT_6, CONTROL_MASK, INITIAL_CONTROL, initialise, set_pointers
+from pyemu.cpu.fpu_environment import CONTROL_BIT_6, CONTROL_MASK, initialise, set_pointers
 from pyemu.cpu.fpu_state import ES, summarise
 from pyemu.cpu.mode import CR0_EM, CR0_TS, CR4_OSXSAVE
 from pyemu.cpu.primitives import sext
@@ -39,7 +39,7 @@ from pyemu.cpu.state import (
     State,
 )
 from pyemu.cpu.tlb import USER_ALIGNED
-from pyemu.cpu.xstate import COMPACTED, HEADER_END
+from pyemu.cpu.xstate import AVX_STATE, COMPACTED, HEADER_END, SSE_STATE, X87_STATE
 
 # The legacy area (SDM 1, 10.5.1 and 13.4.1)
 AT_FCW, AT_FSW, AT_FTW, AT_FOP, AT_FIP, AT_FDP = 0, 2, 4, 6, 8, 16
@@ -50,7 +50,6 @@ ACCESS_AT = 8  # in `how` of FXSAVE and FXRSTOR
 AT_XSTATE_BV, AT_XCOMP_BV = 512, 520
 HEADER_SIZE = 64
 STANDARD_RESERVED_END = 536  # the standard form of XRSTOR checks bytes 8-23 of the header only
-X87_STATE, SSE_STATE, AVX_STATE = 1, 2, 4
 
 MXCSR_MASK = 0xFFFF  # DAZ is there
 MXCSR_INITIAL = 0x1F80
@@ -227,27 +226,6 @@ def store_components(s: State, linear: int, rex_w: int, wanted: int, format_word
     return xstate.store(s, linear, wanted, format_word)
 
 
-def x87_in_use(s: State) -> int:
-    """X87_STATE, or 0 if it has its initial configuration (SDM 1, 13.6)."""
-    changed = (s[FCW] ^ INITIAL_CONTROL) | s[FSW] | s[FTW] | s[FOP] | s[FIP] | s[FCS] | s[FDP] | s[FDS]
-    for n in range(16):
-        changed = changed | s[FPR + n]
-    return X87_STATE if changed else 0
-
-
-def sse_in_use(s: State) -> int:
-    """SSE_STATE, or 0 if the XMM registers have their initial values; MXCSR doesn't count."""
-    changed = 0
-    for n in range(16):
-        changed = changed | s[VEC + 8 * n] | s[VEC + 8 * n + 1]
-    return SSE_STATE if changed else 0
-
-
-def in_use(s: State, requested: int) -> int:
-    """XINUSE of the requested components: those that don't have their initial values."""
-    return requested & (x87_in_use(s) | sse_in_use(s)) | xstate.in_use(s, requested)
-
-
 def xsave(s: State, linear: int, rex_w: int) -> int:
     """XSAVE, XSAVE64 (SDM 1, 13.7): all that is asked for is written."""
     return save(s, linear, rex_w, 0)
@@ -265,7 +243,7 @@ def save(s: State, linear: int, rex_w: int, only_in_use: int) -> int:
     requested = s[XCR0] & get_edx_eax(s)
     if probe_written(s, linear, xstate.size(requested, 0)):
         return 1
-    used = in_use(s, requested)
+    used = xstate.in_use(s, requested)
     store_components(s, linear, rex_w, used if only_in_use else requested, 0)
     if requested & (SSE_STATE | AVX_STATE):
         store_mxcsr(s, linear)
@@ -281,7 +259,7 @@ def xsavec(s: State, linear: int, rex_w: int) -> int:
     format_word = requested | COMPACTED
     if probe_written(s, linear, xstate.size(requested, format_word)):
         return 1
-    used = in_use(s, requested)
+    used = xstate.in_use(s, requested)
     if s[MXCSR] != MXCSR_INITIAL:
         used = used | requested & SSE_STATE
     store_components(s, linear, rex_w, used, format_word)

@@ -254,9 +254,9 @@ class Instruction(Builder):
         if not self.masked or self.form.row.masking == "K":
             return value
         lane, count = self.form.row.element, self.form.elements
-        pick: Callable[[Value, Value, Value], Value] = lambda new, kept, m: m.select(new, kept)  # noqa: E731
         old = self.unless_zeroing(self.register(self.field(dst), lane * count))
-        low = self.map(lane, pick, value.trunc(lane * count), old, mask or self.mask(count))
+        new, chosen = value.trunc(lane * count), mask or self.mask(count)
+        low = self.map(lane, lambda a, b, m: m.select(a, b), new, old, chosen)
         if not self.form.scalar:
             return low.zext(value.width)
         return self.join((low, *(self.lane(value, lane, n) for n in range(1, value.width // lane))))

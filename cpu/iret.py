@@ -65,20 +65,25 @@ def finish_iret(s: State) -> int:
     return 0
 
 
+def read_words(s: State, first: int, end: int, size: int) -> int:
+    """FRAME + n = word n from the top of the stack, from the first one to that before `end`."""
+    for n in range(first, end):
+        if segments.stack_read(s, n * size, size):
+            return 1
+        s[FRAME + n] = s[VALUE]
+    return 0
+
+
 def iret_real(s: State, size: int) -> int:
     """Real mode, and virtual-8086 mode with IOPL 3 or VME."""
     virtual = virtual8086.virtual_flags(s)
     if virtual and (size != 2 or s[CR4] & mode.CR4_VME == 0):
         return raise_fault(s, GP, 0)
-    if segments.stack_read(s, 0, size):
+    if read_words(s, 0, 3, size):
         return 1
-    offset = s[VALUE]
-    if segments.stack_read(s, size, size):
-        return 1
-    selector = s[VALUE] & 0xFFFF
-    if segments.stack_read(s, 2 * size, size):
-        return 1
-    image = s[VALUE]
+    offset = s[FRAME]
+    selector = s[FRAME + 1] & 0xFFFF
+    image = s[FRAME + 2]
     if offset > s[SEG_LIMIT + CS]:
         return raise_fault(s, GP, 0)
     mask = IRET_ALWAYS | fl.IF
@@ -100,10 +105,8 @@ def iret_real(s: State, size: int) -> int:
 
 def iret_to_v86(s: State, offset: int, selector: int, image: int) -> int:
     """From CPL 0 to virtual-8086 mode: ESP, SS, ES, DS, FS, GS follow the three words that were read."""
-    for n in range(3, V86_FRAME):
-        if segments.stack_read(s, 4 * n, 4):
-            return 1
-        s[FRAME + n] = s[VALUE]
+    if read_words(s, 3, V86_FRAME, 4):
+        return 1
     if offset > 0xFFFF:
         return raise_fault(s, GP, 0)
     fl.set_eflags(s, image, 0x3F7FD5)
@@ -129,15 +132,11 @@ def iret_protected(s: State, size: int, next_rip: int) -> int:
         if tasks.return_from_task(s, next_rip):
             return 1
         return finish_iret(s)
-    if segments.stack_read(s, 0, size):
+    if read_words(s, 0, 3, size):
         return 1
-    offset = s[VALUE]
-    if segments.stack_read(s, size, size):
-        return 1
-    selector = s[VALUE] & 0xFFFF
-    if segments.stack_read(s, 2 * size, size):
-        return 1
-    image = s[VALUE]
+    offset = s[FRAME]
+    selector = s[FRAME + 1] & 0xFFFF
+    image = s[FRAME + 2]
     cpl = s[CPL]
     if image & fl.VM and size == 4 and cpl == 0 and not ds.long_mode(s):
         return iret_to_v86(s, offset, selector, image)
@@ -150,18 +149,8 @@ def iret_protected(s: State, size: int, next_rip: int) -> int:
         segments.move_stack(s, 3 * size)
         segments.set_code(s, selector, d, cpl)
     else:
-        if segments.stack_read(s, 3 * size, size):
+        if returns.to_stack(s, 3 * size, size, selector, d, offset, 0):
             return 1
-        pointer = s[VALUE]
-        if segments.stack_read(s, 4 * size, size):
-            return 1
-        stack_selector = s[VALUE] & 0xFFFF
-        if returns.fetch_stack(s, stack_selector, d, selector & ds.RPL):
-            return 1
-        stack = s[VALUE]
-        if segments.check_target(s, d, offset):
-            return 1
-        returns.enter(s, selector, d, stack_selector, stack, pointer)
     restore_flags(s, image, size, cpl)
     s[RIP] = offset
     return finish_iret(s)

@@ -67,3 +67,19 @@ def enter(s: State, selector: int, code: int, stack_selector: int, stack: int, p
     if outer:
         segments.drop_inner_segments(s)
     return 0
+
+
+def to_stack(s: State, at: int, size: int, selector: int, code: int, offset: int, release: int) -> int:
+    """Return with another stack: SS:RSP is at `at` on the present one, and drops `release` bytes of parameters."""
+    if segments.stack_read(s, at, size):
+        return 1
+    pointer = s[VALUE]
+    if segments.stack_read(s, at + size, size):
+        return 1
+    stack_selector = s[VALUE] & 0xFFFF
+    if fetch_stack(s, stack_selector, code, selector & ds.RPL):
+        return 1
+    stack = s[VALUE]
+    if segments.check_target(s, code, offset):
+        return 1
+    return enter(s, selector, code, stack_selector, stack, pointer + release)

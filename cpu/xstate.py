@@ -4,7 +4,9 @@ subset.
     size(requested, format_word)                     bytes of an area with these components
     store(s, linear, requested, format_word)         write them; the area has been probed
     load(s, linear, requested, present, format_word) read those that are present, the others get their initial values
-    in_use(s, requested)                             which of them differ from their initial values (XINUSE)
+    in_use(s, requested)                             which components, x87 and SSE among them, differ from their initial
+                                                     values (XINUSE)
+    xgetbv(s)                                        the instruction: ECX, EDX:EAX
 
 A format word with bit 63 set (XCOMP_BV) means the compacted format. Not here: the instructions (fxsave.py), and which
 components there are (features.py).
@@ -15,13 +17,40 @@ from __future__ import annotations
 from array import array
 
 from pyemu.cpu import memory, mode
-from pyemu.cpu.control_registers import set_pkru
-from pyemu.cpu.features import COMPONENTS
-from pyemu.cpu.state import M64, MODE, OPMASK, PKRU, VALUE, VEC, State
+from pyemu.cpu.control_registers import M32, put_edx_eax, set_pkru
+from pyemu.cpu.cpuid import has_feature
+from pyemu.cpu.faults import GP, UD, raise_fault
+from pyemu.cpu.features import COMPONENTS, number
+from pyemu.cpu.fpu_environment import INITIAL_CONTROL
+from pyemu.cpu.mode import CR4_OSXSAVE
+from pyemu.cpu.state import (
+    CR4,
+    FCS,
+    FCW,
+    FDP,
+    FDS,
+    FIP,
+    FOP,
+    FPR,
+    FSW,
+    FTW,
+    GPR,
+    M64,
+    MODE,
+    OPMASK,
+    PKRU,
+    RCX,
+    VALUE,
+    VEC,
+    XCR0,
+    State,
+)
 
 HEADER_END = 576  # where components begin (SDM 1, 13.4)
 COMPACTED = 1 << 63
+X87_STATE, SSE_STATE, AVX_STATE = 1, 2, 4
 PKRU_BIT = 9
+XGETBV1 = number("xgetbv1")
 
 # The words of State that hold each component, in the order of the area.
 _WORDS = {
@@ -68,10 +97,26 @@ def reached(s: State, k: int) -> int:
     return SIZE[k] >> 3 if s[MODE] & mode.CODE64 else LEGACY_WORDS[k]
 
 
+def x87_in_use(s: State) -> int:
+    """X87_STATE, or 0 if it has its initial configuration (SDM 1, 13.6)."""
+    changed = (s[FCW] ^ INITIAL_CONTROL) | s[FSW] | s[FTW] | s[FOP] | s[FIP] | s[FCS] | s[FDP] | s[FDS]
+    for n in range(16):
+        changed = changed | s[FPR + n]
+    return X87_STATE if changed else 0
+
+
+def sse_in_use(s: State) -> int:
+    """SSE_STATE, or 0 if the XMM registers have their initial values; MXCSR doesn't count."""
+    changed = 0
+    for n in range(16):
+        changed = changed | s[VEC + 8 * n] | s[VEC + 8 * n + 1]
+    return SSE_STATE if changed else 0
+
+
 def in_use(s: State, requested: int) -> int:
-    """The requested components that don't have their initial values: zero everywhere, also where the present mode
-    doesn't reach (SDM 1, 13.6)."""
-    found = 0
+    """The requested components that don't have their initial values, also where the present mode doesn't reach (SDM 1,
+    13.6)."""
+    found = requested & (x87_in_use(s) | sse_in_use(s))
     for k in range(COUNT):
         if (requested >> BIT[k]) & 1:
             for n in range(SIZE[k] >> 3):
@@ -79,6 +124,16 @@ def in_use(s: State, requested: int) -> int:
                     found = found | 1 << BIT[k]
                     break
     return found
+
+
+def xgetbv(s: State) -> int:
+    """EDX:EAX = XCR[ECX]; XCR1 is XCR0 & XINUSE, where there is one."""
+    if s[CR4] & CR4_OSXSAVE == 0:
+        return raise_fault(s, UD, 0)
+    index = s[GPR + RCX] & M32
+    if index > has_feature(s, XGETBV1):
+        return raise_fault(s, GP, 0)
+    return put_edx_eax(s, in_use(s, s[XCR0]) if index else s[XCR0])
 
 
 def store(s: State, linear: int, requested: int, format_word: int) -> int:

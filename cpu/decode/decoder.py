@@ -271,6 +271,17 @@ def has_register(registers: int, field: int) -> int:
     return int((registers >> field) & 0xFFFF != NO_REGISTER)
 
 
+def vector_operands(s: State, word: int, vector: int, modrm: int, description: int, memory: int) -> int:
+    """Registers, and the unit of the displacement, of a VEX or EVEX instruction; 1 if a field names no register."""
+    registers = vector_registers(word, vector, modrm, description)
+    if has_register(registers, rc.REG) & has_register(registers, rc.RM) & has_register(registers, rc.VVVV) == 0:
+        return 1
+    s[RECORD + rc.REGS] = registers | vex.mask_offset(word) << rc.MASK
+    if memory and modrm >> 6 == 1:  # an EVEX displacement of 8 bits counts in units (SDM 2, 2.7.5)
+        s[RECORD + rc.DISP] = (s[RECORD + rc.DISP] << ((vector >> X_DISP8) & 7)) & M64
+    return 0
+
+
 def decode(s: State, rip: int, linear: int, mode64: int, default32: int) -> int:
     """Decode the instruction at `linear`, whose offset in CS is `rip`. `mode64` and `default32` (CS.D) are 0 or 1."""
     s[FETCH_RIP] = linear
@@ -375,15 +386,9 @@ def decode(s: State, rip: int, linear: int, mode64: int, default32: int) -> int:
     # ---- registers
     vector = VECTOR[form]
     if word != 0:
-        if vex.undefined(word, vector, mode64):
-            return undefined(s)
-        registers = vector_registers(word, vector, modrm, description)
-        if has_register(registers, rc.REG) & has_register(registers, rc.RM) & has_register(registers, rc.VVVV) == 0:
+        if vex.undefined(word, vector, mode64) or vector_operands(s, word, vector, modrm, description, memory):
             return undefined(s)
         flags = flags | vex.record_flags(word, vector)
-        s[RECORD + rc.REGS] = registers | vex.mask_offset(word) << rc.MASK
-        if memory and modrm >> 6 == 1:  # an EVEX displacement of 8 bits counts in units (SDM 2, 2.7.5)
-            s[RECORD + rc.DISP] = (s[RECORD + rc.DISP] << ((vector >> X_DISP8) & 7)) & M64
         if vector & X_VSIB:
             if address_size == 2 or modrm & 7 != RSP_NUMBER:
                 return undefined(s)

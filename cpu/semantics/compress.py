@@ -4,10 +4,12 @@ and the down-converting VPMOV.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from pyemu.cpu import vector_memory
 from pyemu.cpu.instruction import Instruction
 from pyemu.cpu.ops import Operand, op
-from pyemu.cpu.semantics.vectors import Unary, saturate_signed, use_simd
+from pyemu.cpu.semantics.vectors import saturate_signed, use_simd
 from pyemu.cpu.values import Value
 
 
@@ -66,18 +68,18 @@ for _compress, _expand, _name, _lane, _w, _feature in (
 
 
 # ---- narrower elements ---------------------------------------------------------------------------------------
+_NARROWED: dict[str, Callable[[Value, int], Value]] = {
+    "": lambda x, width: x.trunc(width),
+    "s": saturate_signed,
+    "us": lambda x, width: x.ult(1 << width).select(x, -1).trunc(width),
+}
+
+
 def narrow(i: Instruction, dst: Operand, src: Operand, lane: int, kind: str) -> None:
     """VPMOVQB and the like: truncated, or with signed or unsigned saturation."""
     use_simd(i)
     width = i.form.row.element
-    convert: Unary
-    if kind == "s":
-        convert = lambda x: saturate_signed(x, width)  # noqa: E731
-    elif kind == "us":
-        convert = lambda x: x.ult(1 << width).select(x, -1).trunc(width)  # noqa: E731
-    else:
-        convert = lambda x: x.trunc(width)  # noqa: E731
-    result = i.map(lane, convert, i.read(src))
+    result = i.map(lane, lambda x: _NARROWED[kind](x, width), i.read(src))
     i.write(dst, result if dst.is_memory else result.zext(dst.width))
 
 

@@ -149,33 +149,20 @@ _BLOCKS = (
 )
 for _letter, _insert, _extract, _repeat in (("f", 0x18, 0x19, 0x1A), ("i", 0x38, 0x39, 0x5A)):
     for _suffix, _lane, _w, _bits, _type, _lengths, _further, _feature in _BLOCKS:
-        _text = f"EVEX.{_lengths}.66.0F3A.{_w}"
-        op(
-            f"{_text} {_insert + _further:02X} /r",
-            f"Vx,Hx,W{_type},Ib",
-            name=f"vinsert{_letter}{_suffix}",
-            feature=_feature,
-            element=_lane,
-            whole=True,
-            extra=(_bits,),
-        )(insert_block)
-        op(
-            f"{_text} {_extract + _further:02X} /r",
-            f"W{_type},Vx,Ib",
-            name=f"vextract{_letter}{_suffix}",
-            feature=_feature,
-            element=_lane,
-            whole=True,
-            extra=(_bits,),
-        )(extract_block)
-        op(
-            f"EVEX.{_lengths}.66.0F38.{_w} {_repeat + _further // 2:02X} /r",
-            f"Vx,M{_type}",
-            name=f"vbroadcast{_letter}{_suffix}",
-            feature=_feature,
-            element=_lane,
-            extra=(_bits,),
-        )(repeat)
+        for _map, _opcode, _operands, _verb, _whole, _function in (
+            ("0F3A", _insert + _further, f"Vx,Hx,W{_type},Ib", "vinsert", True, insert_block),
+            ("0F3A", _extract + _further, f"W{_type},Vx,Ib", "vextract", True, extract_block),
+            ("0F38", _repeat + _further // 2, f"Vx,M{_type}", "vbroadcast", False, repeat),
+        ):
+            op(
+                f"EVEX.{_lengths}.66.{_map}.{_w} {_opcode:02X} /r",
+                _operands,
+                name=f"{_verb}{_letter}{_suffix}",
+                feature=_feature,
+                element=_lane,
+                whole=_whole,
+                extra=(_bits,),
+            )(_function)
 
 for _opcode, _name, _operands, _lane, _w, _lengths, _bits, _feature in (
     (0x18, "vbroadcastss", "Vx,Wss", 32, "W0", "128/256/512", 32, "avx512f"),

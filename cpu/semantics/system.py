@@ -10,7 +10,7 @@ from typing import Any
 
 from pyemu.cpu import control_registers as cr
 from pyemu.cpu import cpuid as cpuid_model
-from pyemu.cpu import flag_changes, fxsave, msr, outside, ports, syscalls, virtual8086
+from pyemu.cpu import flag_changes, fxsave, msr, outside, ports, syscalls, virtual8086, xstate
 from pyemu.cpu import flags as fl
 from pyemu.cpu.decode import record as rc
 from pyemu.cpu.instruction import GP, READ, UD, WRITE, Instruction
@@ -159,7 +159,7 @@ _PLAIN: tuple[tuple[str, str, Callable[[State], int], dict[str, Any]], ...] = (
     ("0F 32", "rdmsr", msr.rdmsr, {}),
     ("0F 33", "rdpmc", cr.rdpmc, {}),
     ("0F A2", "cpuid", cpuid_model.cpuid, {}),
-    ("NP 0F 01 D0", "xgetbv", cr.xgetbv, {"feature": "xsave"}),
+    ("NP 0F 01 D0", "xgetbv", xstate.xgetbv, {"feature": "xsave"}),
     ("NP 0F 01 D1", "xsetbv", cr.xsetbv, {"feature": "xsave", **END}),
     ("NP 0F 01 EE", "rdpkru", cr.rdpkru, {"feature": "pku"}),
     ("NP 0F 01 EF", "wrpkru", cr.wrpkru, {"feature": "pku"}),

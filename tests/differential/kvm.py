@@ -60,7 +60,7 @@ _GET_CPUID, _SET_CPUID = 0xC008AE05, 0x4008AE90
 _ORDER = (0, 3, 1, 2, 6, 7, 4, 5, 8, 9, 10, 11, 12, 13, 14, 15)
 _SEGMENT = struct.Struct("<QIH10B")  # base limit selector type present dpl db s l g avl unusable padding
 _SEGMENTS = (CS, DS, ES, FS, GS, SS)
-_EXIT_REASON = 8  # in kvm_run
+_IMMEDIATE_EXIT, _EXIT_REASON = 1, 8  # in kvm_run
 
 
 class Exit(IntEnum):
@@ -167,5 +167,19 @@ class Kvm:
             return Exit.STUCK
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
-        reason = int(struct.unpack_from("<I", self.shared, _EXIT_REASON)[0])
+        reason = self._reason()
+        self._complete()
         return Exit(reason) if reason in set(Exit) else Exit.INTERNAL_ERROR
+
+    def _reason(self) -> int:
+        return int(struct.unpack_from("<I", self.shared, _EXIT_REASON)[0])
+
+    def _complete(self) -> None:
+        """Let an access to what isn't there end now (api.rst, KVM_RUN): else the next case would begin with it."""
+        self.shared[_IMMEDIATE_EXIT] = 1
+        while self._reason() in (Exit.IO, Exit.MMIO):
+            try:
+                fcntl.ioctl(self.vcpu, _RUN, 0)
+            except InterruptedError:
+                break
+        self.shared[_IMMEDIATE_EXIT] = 0

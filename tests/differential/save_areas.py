@@ -1,7 +1,7 @@
 """Cases for FXSAVE, FXRSTOR and the XSAVE family, whose areas are larger than the memory that other cases compare.
 
     areas = Areas(seed, xcr0)
-    area = areas.case("xsavec", bits)
+    area = areas.case("xsavec", bits)       area = areas.in_use(bits)
 
 A case that saves first fills all of the data pages, mostly brings some components to given or initial values by XRSTOR,
 and then runs the instruction; one that restores runs it on an image in the read-only page. Masks, headers in both
@@ -22,7 +22,7 @@ from tests.cpu.semantics.machines import forms
 from tests.differential import case as c
 from tests.differential.batch import Records
 from tests.differential.case import Case
-from tests.differential.generator import Generator, Instruction
+from tests.differential.generator import Fixed, Generator, Instruction
 
 OPCODES = {
     "fxsave": (b"\x0f\xae", 0), "fxrstor": (b"\x0f\xae", 1), "xsave": (b"\x0f\xae", 4), "xrstor": (b"\x0f\xae", 5),
@@ -86,6 +86,25 @@ class Areas:
         self.generator = Generator(seed)
         self.given = Records()
 
+    def in_use(self, bits: int) -> Area:
+        """XRSTOR, then XGETBV of XCR0, of XCR1, which is what is in use, or of what isn't there."""
+        offset = 64 * self.random.randrange((_PAGE - SIZE) // 64)
+        read = b"\xb9" + struct.pack("<I", self.random.choice((0, 1, 1, 1, 2))) + b"\x0f\x01\xd0"
+        code = self._restored(bits, offset) + read
+        return self._area("xgetbv", bits, code, [], c.DATA, offset)
+
+    def _restored(self, bits: int, offset: int) -> bytes:
+        """Load components from the read-only page."""
+        address = (_ABSOLUTE if bits == 64 else b"\x05") + struct.pack("<I", c.READ_ONLY + offset)
+        return self._mask() + instruction("xrstor", bits == 64 and self.random.random() < 0.7, address)
+
+    def _area(self, name: str, bits: int, code: bytes, fixed: Fixed, place: int, offset: int) -> Area:
+        """These instructions with a random state and a random image."""
+        what = Instruction(code, form_of(name), bits, tuple(fixed))
+        self.generator.states([what], [c.CODE], 1, self.given)
+        case = Case(code, bits, 0, self.given.row(0, c.RECORD))
+        return Area(name, case, place, offset, self._image(offset))
+
     def case(self, name: str, bits: int) -> Area:
         """A random case of an instruction."""
         r = self.random
@@ -101,12 +120,9 @@ class Areas:
             fixed += [(RDI, c.DATA), (RCX, c.DATA_SIZE * 8 // bits)]
             if r.random() < 0.8:
                 offset = 64 * r.randrange((_PAGE - SIZE) // 64)
-                address = (_ABSOLUTE if bits == 64 else b"\x05") + struct.pack("<I", c.READ_ONLY + offset)
-                code += self._mask() + instruction("xrstor", wide, address)
+                code += self._restored(bits, offset)
         code += self._mask(within) + instruction(name, wide)
-        what = Instruction(code, form_of(name), bits, tuple(fixed))
-        self.generator.states([what], [c.CODE], 1, self.given)
-        return Area(name, Case(code, bits, 0, self.given.row(0, c.RECORD)), place, offset, self._image(offset))
+        return self._area(name, bits, code, fixed, place, offset)
 
     def _offset(self, end: int) -> int:
         """Where an area lies in pages of that size: mostly whole in them."""

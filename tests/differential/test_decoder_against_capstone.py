@@ -39,6 +39,7 @@ REFUSED: dict[str, str] = {
     r"(inc|dec|rd|wr|set|clr|save)ssp.*|rstorssp|setssbsy|clrssbsy|wru?ss[dq]?|endbr.*": "CET: " + _ABSENT,
     r"bnd.*|umonitor|umwait|tpause|movdir.*|enqcmds?|cldemote|wbnoinvd|serialize|xsusldtrk|xresldtrk": _ABSENT,
     r"xsetbv|xgetbv|xsave.*|xrstor.*|fx.*|ldmxcsr|stmxcsr|rd.sbase|wr.sbase|clwb|clflush.*": _NP,
+    r"swapgs|clac|stac": _NP,
     r"rcpps|rsqrtps|movnti|mov[hl]+ps|emms|ps?adbw|maskmov.*|pextr.*|pinsr.*|cvt.*|lddqu": _NP,
     r"sha.*|aes.*|v?aes.*|v?pclmulqdq|ad[co]x|rdrand|rdseed|rdpid": _FEATURE,
     r"v.*|k.*|andn|bextr|bls.*|bzhi|mulx|pdep|pext|rorx|sarx|shlx|shrx": "VEX and EVEX: " + _FEATURE,
@@ -48,6 +49,7 @@ REFUSED: dict[str, str] = {
 # We accept what capstone refuses. By our encoding.
 ACCEPTED: dict[str, str] = {
     r"0F (0D|1[89A-F]) /r": "hint space: no operation with any operand (SDM 2, NOP; AMD APM 3, NOP)",
+    r"63 /r": "66 before MOVSXD: 16 bits (SDM 2, MOVSXD)",
     r"0F B[CD] /r": "F2 is ignored before BSF and BSR",
     r"D[CDF] [CD][08]\+r|DE D0\+r": "aliases of x87 instructions (AMD APM 5, appendix A)",
     r"0F 8[0-9A-F]|E[89]": "66 at a near branch in 64-bit mode, as below: there capstone lets it exclude F3",

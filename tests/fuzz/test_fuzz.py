@@ -62,7 +62,7 @@ def test_random_programs(back_ends: str) -> None:
     count = 1000 if "jit" in back_ends else 60
     programs, instructions, wrong = run("--back-ends", back_ends, "--seed", str(SEED), "--count", str(count))
     assert not wrong, wrong
-    assert programs == count and instructions > 50 * count
+    assert programs == count and instructions > 20 * count
 
 
 @pytest.mark.long
