@@ -31,7 +31,7 @@ IDT = 2  # the index is a vector
 PF_PRESENT, PF_WRITE, PF_USER, PF_RESERVED, PF_FETCH = 1, 2, 4, 8, 16
 
 # DR6 (SDM 3, 18.2.3).
-DR6_BD, DR6_BS, DR6_BT = 1 << 13, 1 << 14, 1 << 15  # B0-B3 are bits 0-3
+DR6_HITS, DR6_BD, DR6_BS, DR6_BT = 0xF, 1 << 13, 1 << 14, 1 << 15  # B0 to B3: the breakpoints that are met
 
 # Classes for the double-fault rules.
 BENIGN, CONTRIBUTORY_CLASS, PAGE_FAULT_CLASS, DOUBLE_FAULT_CLASS = 0, 1, 2, 3

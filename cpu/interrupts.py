@@ -23,6 +23,7 @@ from pyemu.cpu.faults import (
     DB,
     DF,
     DOUBLE_FAULT_CLASS,
+    DR6_HITS,
     EXT,
     GP,
     IDT,
@@ -353,7 +354,9 @@ def deliver(s: State, vector: int, error: int, kind: int, rip: int) -> int:
 def software_interrupt(s: State, vector: int, kind: int, next_rip: int) -> int:
     """INT n, INT3, INTO (whose condition the instruction tests) and ICEBP. The handler isn't stepped into."""
     s[STEPPING] = 0
-    if kind == ICEBP:
+    if kind == ICEBP:  # one #DB with what the MOV SS before it has hit
+        s[FAULT_DR6] = s[PENDING_DEBUG]
+        s[PENDING_DEBUG] = 0
         before_delivery(s, DB)
     if deliver(s, vector, 0, kind, next_rip):
         return 1
@@ -391,7 +394,7 @@ def before_delivery(s: State, vector: int) -> int:
     if vector == PF:
         s[CR2] = s[FAULT_CR2]
     elif vector == DB:
-        s[DR + 6] = s[DR + 6] | s[FAULT_DR6]
+        s[DR + 6] = s[DR + 6] & ~DR6_HITS | s[FAULT_DR6]  # of B0 to B3 only those met now
         s[DR + 7] = s[DR + 7] & ~(1 << 13)
         s[DEBUGCTL] = s[DEBUGCTL] & ~debug.DEBUGCTL_BTF
         s[FAULT_DR6] = 0

@@ -31,7 +31,9 @@ from pyemu.cpu.state import (
     KERNEL_GS_BASE,
     LSTAR,
     M64,
+    MC_ADDR,
     MC_CTL,
+    MC_MISC,
     MCG_CTL,
     MISC_ENABLE,
     MSR_SCRATCH,
@@ -76,6 +78,9 @@ VARIABLE_MTRRS = 8
 MTRRCAP = VARIABLE_MTRRS | 1 << 8 | 1 << 10  # fixed ranges, write combining
 MCA_BANKS = 10
 MCG_CAP = MCA_BANKS | 1 << 8 | 1 << 24  # IA32_MCG_CTL, software error recovery: as QEMU's
+# A bank's control takes all bits or none, as in KVM: no bank here has a source of errors of its own. Bit 10 may be
+# left out, which Linux does for bank 4 of AMD's processors, and bit 0.
+MC_CTL_LEFT_OUT = 1 << 10 | 1
 MTRR_DEF_BITS = 0xCFF  # E, FE, type
 MTRR_MASK_VALID = 1 << 11
 EFER_FEATURES = {"syscall": EFER_SCE, "lm": EFER_LME, "nx": EFER_NXE}  # without any of them there is no EFER
@@ -147,8 +152,15 @@ def _is_machine_check(index: int) -> bool:
     return index in IA32_P5_MC or IA32_MCG_CAP <= index <= IA32_MCG_CTL or index in banks
 
 
+def _bank_word(index: int) -> int | None:
+    """The State word of a bank's control, address or further information."""
+    bank, register = divmod(index - IA32_MC0_CTL, 4)
+    first = (MC_CTL, None, MC_ADDR, MC_MISC)[register]
+    return None if first is None or index < IA32_MC0_CTL else first + bank
+
+
 def _read_machine_check(s: State, index: int) -> int | None:
-    """SDM 3, 15.3. Nothing here ever fails: status, address and further information are 0."""
+    """SDM 3, 15.3. Nothing here ever fails: status is 0, address and further information what was written there."""
     if index in IA32_P5_MC:
         return 0 if announces(s, "mce") else None
     banks = announces(s, "mce") and announces(s, "mca")
@@ -158,23 +170,22 @@ def _read_machine_check(s: State, index: int) -> int | None:
         return None
     if index == IA32_MCG_CTL:
         return _word(s, MCG_CTL)
-    at = index - IA32_MC0_CTL
-    return 0 if index == IA32_MCG_STATUS or at & 3 else _word(s, MC_CTL + (at >> 2))
+    field = _bank_word(index)
+    return 0 if field is None else _word(s, field)
 
 
 def _write_machine_check(s: State, index: int, value: int) -> bool:
-    """Status, address and further information can only be cleared (15.3.1.2, 15.3.2.2 to 15.3.2.4)."""
+    """Status can only be cleared (15.3.1.2, 15.3.2.2); controls take everything or nothing."""
     if index in (*IA32_P5_MC, IA32_MCG_CAP) or not (announces(s, "mce") and announces(s, "mca")):
         return False
-    at = index - IA32_MC0_CTL
-    if index == IA32_MCG_CTL:
-        if value not in (0, M64):  # 15.3.1.3: other values mean nothing
-            return False
-        s[MCG_CTL] = value
-    elif index == IA32_MCG_STATUS or at & 3:
+    field = MCG_CTL if index == IA32_MCG_CTL else _bank_word(index)
+    if field is None:
         return value == 0
-    else:
-        s[MC_CTL + (at >> 2)] = value
+    if index == IA32_MCG_CTL and value not in (0, M64):  # 15.3.1.3: other values mean nothing
+        return False
+    if MC_CTL <= field < MC_CTL + MCA_BANKS and value and value | MC_CTL_LEFT_OUT != M64:
+        return False
+    s[field] = value
     return True
 
 

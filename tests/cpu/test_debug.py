@@ -25,6 +25,7 @@ from pyemu.cpu.state import (
     RBX,
     RCX,
     RDI,
+    RSI,
     SFMASK,
     STAR,
     VEC,
@@ -120,9 +121,9 @@ def test_across_a_page(backend: str) -> None:
     assert (end.vector, end.rip) == (DB, after(text))
 
 
-def test_two_hit_at_once_and_the_bits_stay(backend: str) -> None:
-    value = dr7(1) | dr7(3, 2, 3) | dr7(1, 1, 1, 0)  # DR1 has the address, but is off
-    text = f"mov rax, {DATA:#x}; mov dr0, rax; mov dr1, rax; mov dr3, rax; mov rax, {0xFFFF2FF0:#x}; mov dr6, rax; "
+def test_two_hit_at_once_and_other_bits_stay(backend: str) -> None:
+    value = dr7(1) | dr7(3, 2, 3) | dr7(1, 1, 1, 0)  # DR1 has the address, but is off: B1 and B2 are cleared
+    text = f"mov rax, {DATA:#x}; mov dr0, rax; mov dr1, rax; mov dr3, rax; mov rax, {0xFFFF2FF6:#x}; mov dr6, rax; "
     text += f"mov rax, {value:#x}; mov dr7, rax; mov rbx, {DATA:#x}; mov [rbx], cx; "
     end = stop(backend, text + "nop; hlt")
     assert (end.vector, end.rip, end.dr6) == (DB, after(text), ONES | BD | B0 | B3)
@@ -356,6 +357,21 @@ def test_icebp(backend: str) -> None:
     text = "int1; "
     end = stop(backend, text + "nop; hlt")
     assert (end.vector, end.rip, end.dr6) == (DB, after(text), ONES)
+
+
+def test_data_trap_of_a_load_of_ss_joins_that_of_int1(backend: str) -> None:
+    """Behind INT n it is raised by itself, before the handler's first instruction."""
+    load = f"mov rbx, {DATA:#x}; mov eax, ss; mov [rbx], eax; " + watch(3) + "mov ss, [rbx]; "
+    end = stop(backend, load + "int1; " + "nop; hlt")
+    assert (end.vector, end.rip, end.dr6) == (DB, after(load + "int1; "), ONES | B0)
+    m = setup.long()
+    programs.handler(m, DB, "inc esi; iretq")
+    assert programs.run(m, backend, "xor esi, esi; " + load + "int1; hlt").vector == -1
+    assert m.s[GPR + RSI] == 1
+    m = setup.long()
+    programs.handler(m, DB, "inc esi; iretq")
+    assert programs.run(m, backend, "xor esi, esi; " + load + "int 1; hlt").vector == -1
+    assert m.s[GPR + RSI] == 2
 
 
 def test_branches(backend: str) -> None:

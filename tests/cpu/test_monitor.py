@@ -108,14 +108,19 @@ def test_banks_of_machine_checks() -> None:
     for index in range(0x400, 0x428):
         assert msr.read(s, index) == (0 if index & 3 else M64)
         assert msr.write(s, index, 0)
-        assert msr.write(s, index, 5) == (not index & 3)
-        assert msr.read(s, index) == (0 if index & 3 else 5)
+        control, status = index & 3 == 0, index & 3 == 1
+        for value in (1, 0xAAAAAAAAAAAAAAAA):
+            assert msr.write(s, index, value) == (not control and not status)
+            assert msr.read(s, index) == (0 if control or status else value)
+        assert msr.write(s, index, M64) == (not status)
+        assert msr.read(s, index) == (0 if status else M64)
+    assert msr.write(s, 0x424, M64 - (1 << 10))
     assert msr.read(s, 0x428) is None
     assert not msr.write(s, 0x428, 0)
     reset.init(s)
-    assert msr.read(s, 0x424) == 5  # kept
+    assert [msr.read(s, index) for index in range(0x424, 0x428)] == [M64 - (1 << 10), 0, M64, M64]  # kept
     reset.reset(s)
-    assert msr.read(s, 0x424) == M64
+    assert [msr.read(s, index) for index in range(0x424, 0x428)] == [M64, 0, 0, 0]
 
 
 @pytest.mark.parametrize(("model", "old", "banks"), [("486", None, None), ("pentium", 0, None), ("pentium2", 0, 0)])
