@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 from tests.guests.topics import TOPICS, image, program
-from tests.guests.topics.known import NOT_ON_QEMU, reason
+from tests.guests.topics.known import NOT_ON_BOCHS, NOT_ON_QEMU, reason
 from tests.guests.topics.run import PASS, RUNNERS, GuestError, Report, available
+
+NOT_ON = {"qemu": NOT_ON_QEMU, "bochs": NOT_ON_BOCHS}
 
 
 def reports(topic: str, runners: list[str]) -> dict[str, Report]:
@@ -16,8 +18,8 @@ def reports(topic: str, runners: list[str]) -> dict[str, Report]:
     result = {}
     for runner in runners:
         try:
-            if runner == "qemu" and topic in NOT_ON_QEMU:
-                raise GuestError(f"{topic}: {NOT_ON_QEMU[topic]}")
+            if absent := NOT_ON.get(runner, {}).get(topic):
+                raise GuestError(f"{topic}: {absent}")
             result[runner] = RUNNERS[runner](image(topic), topic)
         except GuestError as error:
             print(f"{runner}: {error}", file=sys.stderr)

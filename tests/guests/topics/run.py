@@ -82,7 +82,7 @@ def on_qemu(
         return report  # it does not survive everything; what is missing is not passed
 
 
-def on_bochs(image: bytes, topic: str, cpu: str = "corei7_skylake_x", seconds: float = SECONDS) -> Report:
+def on_bochs(image: bytes, topic: str, cpu: str = "corei7_icelake_u", seconds: float = SECONDS) -> Report:
     """Run on Bochs."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
