@@ -496,6 +496,14 @@ class Instruction(Builder):
         odd = (linear & (size - 1)).ne(0)
         self.fault_if(odd & self.mask(self.form.elements).ne(0) if self.masked else odd, GP)
 
+    def require_aligned_operand(self, operand: Operand, access: int) -> None:
+        """The same of a memory operand. Under a mask only what is selected is checked against the segment, later."""
+        if self.masked:
+            linear = self.offset(operand) + self.address_register(rc.SEGMENT_BASE)
+        else:
+            linear = self.address(operand, access)
+        self.require_aligned(linear, operand.size)
+
     # ---- SSE environment --------------------------------------------------------------------------------------
     @property
     def quiet(self) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pyemu.cpu import approximations
-from pyemu.cpu.instruction import GP, Instruction
+from pyemu.cpu.instruction import GP, READ, Instruction
 from pyemu.cpu.ops import Operand, op
 from pyemu.cpu.semantics.packed import interleave
 from pyemu.cpu.semantics.rows import Evex, simd
@@ -244,7 +244,7 @@ def move_aligned(i: Instruction, dst: Operand, src: Operand) -> None:
     """A move whose memory operand must be aligned to its size."""
     use_simd(i)
     if src.is_memory:
-        i.require_aligned(i.address(src), src.size)
+        i.require_aligned_operand(src, READ)
     store_aligned(i, dst, i.read(src))
 
 

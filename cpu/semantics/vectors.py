@@ -70,7 +70,7 @@ def source(i: Instruction, operand: Operand) -> Value:
 def store_aligned(i: Instruction, operand: Operand, value: Value) -> None:
     """Write an operand, which must be aligned to its size in memory."""
     if operand.is_memory:
-        i.require_aligned(i.address(operand, WRITE), operand.size)
+        i.require_aligned_operand(operand, WRITE)
     i.write(operand, value)
 
 

@@ -114,9 +114,6 @@ def excused(form: Form, found: bytes, expected: bytes) -> str:
     wrapped = c.word(found, c.R_CR2) ^ c.word(expected, c.R_CR2)
     if form.row.name.startswith(("fxsave", "fxrstor")) and ours == vector == c.PAGE_FAULT and wrapped == 1 << 16:
         return "an area that reaches past the end of 16-bit offsets: whether it goes on behind it is open"
-    aligned = form.row.element and re.fullmatch(r"vmov(ap[sd]|dqa\d+|nt.*)", form.row.name)
-    if aligned and ours in (12, 13) and vector != ours:
-        return "a mask that leaves out all that is beyond the segment: pyemu checks the segment where alignment counts"
     if "maskmov" in form.row.name and vector == c.PAGE_FAULT and c.word(expected, c.R_CR2) < 64:
         return "whether what lies beyond the last offset is at the first one or nowhere is open (SDM 3, 23.31.1)"
     if form.row.name == "bound" and ours in (12, 13) and vector == c.PAGE_FAULT:
