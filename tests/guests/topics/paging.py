@@ -9,6 +9,9 @@ there were. Then single checks: reserved bits, non-canonical addresses, accesses
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable
+
 from tests.guests.topics.program import DONE, FIRST_FREE, GP, PF, SCRATCH, SS, Program, descriptor
 
 VA = 0x80_00A0_0000
@@ -55,15 +58,18 @@ def combination(level: str, number: int) -> tuple[int, int, int, str]:
     return modes, LEVELS[level][parent], leaf, ACCESSES[access]
 
 
-def outcomes(parents: tuple[int, ...]) -> bytes:
+def outcomes(modes: Iterable[int], parents: Iterable[int], leaves: Iterable[int]) -> bytes:
     """The table that the guest compares with."""
-    return bytes(
-        outcome(modes, parent, leaf, access)
-        for modes in ALL
-        for parent in parents
-        for leaf in ALL
-        for access in range(6)
-    )
+    combinations = itertools.product(modes, parents, leaves, range(len(ACCESSES)))
+    return bytes(outcome(*combination) for combination in combinations)
+
+
+def verify_cross(p: Program, name: str, failures: str, register: str, count: int) -> None:
+    """A check for each kind of access, of what the guest has left at `failures`."""
+    for n, access in enumerate(ACCESSES):
+        for k in range(4):
+            p.asm(f"mov eax, [{failures} + {16 * n + 4 * k}]\nmov [got_r{k}], {register}\n")
+        p.verify(f"{name}_{access}", r0=0, r1=0, r2=0, r3=count)
 
 
 CROSS = f"""
@@ -274,7 +280,7 @@ def program() -> Program:
         """
     )
     for level, parents in LEVELS.items():
-        table, numbers = p.blob(outcomes(parents)), p.blob(bytes(parents))
+        table, numbers = p.blob(outcomes(ALL, parents, ALL)), p.blob(bytes(parents))
         entries = {
             "4k": (PT_T, TARGET, PD_T + 40, PT_T), "2m": (PD_T + 40, TARGET | 0x80, PDPT_T, PD_T),
             "1g": (PDPT_T, 0x80, "PML4 + 8", PDPT_T),
@@ -288,10 +294,7 @@ def program() -> Program:
         ):
             p.asm(f"mov {register}, {value}\n")
         p.asm("call cross\n")
-        for n, access in enumerate(ACCESSES):
-            for k in range(4):
-                p.asm(f"mov eax, [cross_failures + {16 * n + 4 * k}]\nmov [got_r{k}], rax\n")
-            p.verify(f"{level}_{access}", r0=0, r1=0, r2=0, r3=32 * 32 * len(parents))
+        verify_cross(p, level, "cross_failures", "rax", 32 * 32 * len(parents))
     single(p)
     return p
 

@@ -6,7 +6,7 @@ fault; 0x100 and up: accessed or dirty flags differ), r3 how many there were.
 
 from __future__ import annotations
 
-from tests.guests.topics.paging import AC, ACCESSES, ALL, NO_FAULT, NX, RSVD, P, U, W, outcome
+from tests.guests.topics.paging import AC, ALL, NO_FAULT, NX, RSVD, P, U, W, outcomes, verify_cross
 from tests.guests.topics.program import CODE3, DATA3, GP, PF, SCRATCH, Program
 
 VA, TARGET, USER_CODE, USER_STACK = 0x40A00000, 0xA00000, 0x600000, 0x602000
@@ -237,15 +237,7 @@ def cross(
     wide: int,
 ) -> None:
     """All combinations; `places` is where the leaf is, its base, where its parent is, its base."""
-    table = p.blob(
-        bytes(
-            outcome(m, parent, leaf, access)
-            for m in modes
-            for parent in parents
-            for leaf in leaves
-            for access in range(6)
-        )
-    )
+    table = p.blob(outcomes(modes, parents, leaves))
     numbers = p.blob(bytes(parents).ljust(16, b"\0"))
     without = 2 if modes is LEGACY_MODES else 0
     for variable, value in (
@@ -254,10 +246,7 @@ def cross(
     ):  # fmt: skip
         p.asm(f"mov eax, {value}\nmov [x_{variable}], eax\n")
     p.asm("call cross\n")
-    for n, access in enumerate(ACCESSES):
-        for k in range(4):
-            p.asm(f"mov eax, [x_failures + {16 * n + 4 * k}]\nmov [got_r{k}], eax\n")
-        p.verify(f"{name}_{access}", r0=0, r1=0, r2=0, r3=len(modes) * len(parents) * len(leaves))
+    verify_cross(p, name, "x_failures", "eax", len(modes) * len(parents) * len(leaves))
 
 
 def program() -> Program:
