@@ -498,11 +498,12 @@ class Instruction(Builder):
 
     def require_aligned_operand(self, operand: Operand, access: int) -> None:
         """The same of a memory operand. Under a mask only what is selected is checked against the segment, later."""
-        if self.masked:
-            linear = self.offset(operand) + self.address_register(rc.SEGMENT_BASE)
-        else:
-            linear = self.address(operand, access)
+        linear = self.unchecked_address(operand) if self.masked else self.address(operand, access)
         self.require_aligned(linear, operand.size)
+
+    def unchecked_address(self, operand: Operand) -> Value:
+        """The linear address of a memory operand, whatever its segment's limit; the low 32 bits outside 64-bit mode."""
+        return self.offset(operand) + self.address_register(rc.SEGMENT_BASE)
 
     # ---- SSE environment --------------------------------------------------------------------------------------
     @property

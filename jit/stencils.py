@@ -151,6 +151,9 @@ class StencilEmitter(Emitter):
     def address_register(self, field: int) -> Value:
         raise NoStencilError
 
+    def unchecked_address(self, operand: Operand) -> Value:
+        return self.address(operand)
+
     # ---- masks ---------------------------------------------------------------------------------------------
     @property
     def masked(self) -> bool:
