@@ -21,7 +21,7 @@ class ApicTimerState:
     initial: int = 0
     divide: int = 0
     start_ns: int = 0  # when the initial count was loaded
-    expired: int = 0  # one-shot: this count has already interrupted, or ran out while masked
+    expired: int = 0  # the count stands at 0: it has interrupted in one-shot mode, or ran out while masked
     deadline: int = 0  # IA32_TSC_DEADLINE
 
 
@@ -72,12 +72,12 @@ class ApicTimer:
         s = self.state
         mode = entry & TIMER_MODE_MASK
         initial = s.initial
-        if not initial or mode == MODE_DEADLINE:
+        if not initial or s.expired or mode == MODE_DEADLINE:
             return 0
         ticks = (self._now() - s.start_ns) >> self._shift
         if mode == MODE_PERIODIC:
             return initial - ticks % initial
-        return initial - ticks if ticks < initial and not s.expired else 0
+        return initial - ticks if ticks < initial else 0
 
     def read_deadline(self, entry: int) -> int:
         s = self.state
@@ -97,7 +97,7 @@ class ApicTimer:
 
     def entry_changed(self, old: int, new: int) -> None:
         """The LVT entry was written. Switching to or from deadline mode disarms; the other two modes share the
-        count."""
+        count. Periodic mode reloads "when the count reaches 0": one that stands at 0 already stays there."""
         s = self.state
         if (old ^ new) & TIMER_MODE_MASK:
             if MODE_DEADLINE in (old & TIMER_MODE_MASK, new & TIMER_MODE_MASK):
@@ -127,15 +127,13 @@ class ApicTimer:
                 self._timer.arm(self._tsc_to_ns(s.deadline))
             else:
                 self._timer.cancel()
-        elif not s.initial or mode == TIMER_MODE_MASK:
+        elif not s.initial or s.expired or mode == TIMER_MODE_MASK:
             self._timer.cancel()
         elif mode == MODE_PERIODIC:
             now = self._now()
             period = s.initial << self._shift
             deadline = now + period - (now - s.start_ns) % period
             self._timer.arm(max(deadline, now + MIN_REARM_NS))
-        elif s.expired:
-            self._timer.cancel()
         else:
             self._timer.arm(self._end_ns())
 
@@ -150,7 +148,7 @@ class ApicTimer:
         s = self.state
         mode = self._entry & TIMER_MODE_MASK
         if mode == MODE_PERIODIC:
-            if s.initial:
+            if s.initial and not s.expired:
                 self._expired()
                 self.rearm(self._entry)
         elif mode == MODE_DEADLINE:

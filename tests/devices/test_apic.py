@@ -425,6 +425,42 @@ def test_masked_while_running_out(rig: Rig) -> None:
     assert rig.take() == -1
 
 
+@pytest.mark.parametrize("masked", [0, 0x10000])
+def test_periodic_mode_does_not_restart_a_count_that_has_run_out(rig: Rig, masked: int) -> None:
+    # SDM 3, 10.5.4: the reload comes "when the count reaches 0", not while it stands there
+    rig.write(a.LVT_TIMER, masked | 0xEC)
+    rig.write(a.TIMER_DIVIDE, 0xB)
+    rig.write(a.TIMER_INITIAL, 1_000_000)
+    rig.clock.advance(1_500_000)
+    assert rig.take() == (-1 if masked else 0xEC)
+    rig.eoi()
+    rig.write(a.LVT_TIMER, 0x200EC)
+    rig.clock.advance(2_300_000)
+    assert rig.read(a.TIMER_CURRENT) == 0
+    assert rig.clock.next_deadline() is None
+    assert rig.take() == -1
+    rig.write(a.TIMER_DIVIDE, 0)
+    assert rig.read(a.TIMER_CURRENT) == 0
+    rig.write(a.TIMER_INITIAL, 1_000_000)  # starts it again
+    rig.clock.advance(2_000_000)
+    assert rig.take() == 0xEC
+    assert rig.read(a.TIMER_CURRENT) == 1_000_000
+
+
+def test_periodic_mode_goes_on_with_a_running_count(rig: Rig) -> None:
+    rig.write(a.LVT_TIMER, 0xEC)
+    rig.write(a.TIMER_DIVIDE, 0xB)
+    rig.write(a.TIMER_INITIAL, 1_000_000)
+    rig.clock.advance(700_000)
+    rig.write(a.LVT_TIMER, 0x200EC)
+    assert rig.read(a.TIMER_CURRENT) == 300_000
+    rig.clock.advance(300_000)
+    assert rig.take() == 0xEC
+    rig.eoi()
+    rig.clock.advance(1_000_000)
+    assert rig.take() == 0xEC
+
+
 def test_tsc_deadline(rig: Rig) -> None:
     apic = rig.apic
     assert apic.msr_write(a.MSR_TSC_DEADLINE, 12345)
