@@ -167,6 +167,12 @@ def encode(form: Form, bits: int, choice: Choice, rip: int = 0) -> bytes:
     first, second = immediate_sizes(form, address_bytes)
     tail = (choice.imm & ((1 << 8 * first) - 1)).to_bytes(first, "little")
     tail += (choice.imm2 & ((1 << 8 * second) - 1)).to_bytes(second, "little")
+    return joined(head, body, tail, relative_at, choice, rip)
+
+
+def joined(head: bytes, body: bytes, tail: bytes, relative_at: int, choice: Choice, rip: int) -> bytes:
+    """The whole instruction at `rip`; a RIP-relative displacement, if `relative_at` says where in the body there is
+    one, leads to the choice's address."""
     code = bytearray(head + body + tail)
     if relative_at >= 0:
         at = len(head) + relative_at

@@ -35,7 +35,7 @@ REFUSED: dict[str, str] = {
     r"pf.*|pi2f.|pavgusb|pmulhrw|pswapd|femms": "3DNow!, which left the processors in 2010",
     r"extrq|insertq|movnts[sd]|clzero|monitorx?|mwaitx?|rdpru|mcommit": _ABSENT,
     r"xcrypt.*|xsha.*|xstore.*|montmul|ccs.*": "VIA's PadLock",
-    r"xbegin|xabort|xend|xtest|rdpkru|wrpkru|pconfig|encl.|v?gf2p8.*|vp2intersect.*|ptwrite": _ABSENT,
+    r"xbegin|xabort|xend|xtest|rdpkru|wrpkru|pconfig|encl.|vp2intersect.*|ptwrite": _ABSENT,
     r"(inc|dec|rd|wr|set|clr|save)ssp.*|rstorssp|setssbsy|clrssbsy|wru?ss[dq]?|endbr.*": "CET: " + _ABSENT,
     r"bnd.*|umonitor|umwait|tpause|movdir.*|enqcmds?|cldemote|wbnoinvd|serialize|xsusldtrk|xresldtrk": _ABSENT,
     r"xsetbv|xgetbv|xsave.*|xrstor.*|fx.*|ldmxcsr|stmxcsr|rd.sbase|wr.sbase|clwb|clflush.*": _NP,

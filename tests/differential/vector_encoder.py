@@ -11,6 +11,7 @@ from tests.differential.encoder import (
     Choice,
     NotEncodable,
     immediate_sizes,
+    joined,
     modrm_bytes,
     operand,
 )
@@ -102,14 +103,8 @@ def encode_vector(form: Form, encoding: Encoding, bits: int, choice: Choice, vec
         head += _evex(form, encoding, (reg, rm, index, vvvv), w, pp, vector)
     head += bytes([encoding.opcode])
     first, _ = immediate_sizes(form, 8)
-    code = bytearray(head + body + (choice.imm & ((1 << 8 * first) - 1)).to_bytes(first, "little"))
-    if relative_at >= 0:
-        at = len(head) + relative_at
-        assert choice.address is not None
-        code[at : at + 4] = ((choice.address.disp - rip - len(code)) & 0xFFFFFFFF).to_bytes(4, "little")
-    if len(code) > 15:
-        raise NotEncodable("longer than 15 bytes")
-    return bytes(code)
+    tail = (choice.imm & ((1 << 8 * first) - 1)).to_bytes(first, "little")
+    return joined(head, body, tail, relative_at, choice, rip)
 
 
 def _vex(opcode_map: int, reg: int, rm: int, index: int, vvvv: int, w: int, length: int, pp: int, short: bool) -> bytes:
