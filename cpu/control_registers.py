@@ -51,6 +51,7 @@ from pyemu.cpu.state import (
     ICOUNT,
     M64,
     PDPTE,
+    PKRS,
     PKRU,
     RAX,
     RCX,
@@ -71,7 +72,7 @@ CR0_LMSW = CR0_PE | CR0_MP | CR0_EM | CR0_TS
 CR0_TRANSLATION = CR0_PE | CR0_WP | CR0_PG  # what cached translations depend on
 # CR4
 CR4_PSE, CR4_PAE, CR4_PGE, CR4_PCE, CR4_PCIDE, CR4_SMEP = 1 << 4, 1 << 5, 1 << 7, 1 << 8, 1 << 17, 1 << 20
-CR4_TRANSLATION = CR4_PSE | CR4_PAE | CR4_PGE | CR4_PCIDE | CR4_SMEP | CR4_SMAP | mode.CR4_LA57 | mode.CR4_PKE
+CR4_TRANSLATION = CR4_PSE | CR4_PAE | CR4_PGE | CR4_PCIDE | CR4_SMEP | CR4_SMAP | mode.CR4_LA57 | mode.CR4_KEYS
 CR4_PDPTE = CR4_PSE | CR4_PAE | CR4_PGE | CR4_SMEP  # a change of these reloads the PDPTEs (SDM 3, 4.4.1)
 CR3_NO_FLUSH = 1 << 63  # with PCIDs: keep the translations
 CR3_PCID = 0xFFF
@@ -336,6 +337,15 @@ def set_pkru(s: State, value: int) -> int:
     if s[PKRU] != value:
         s[PKRU] = value
         if s[CR4] & mode.CR4_PKE:
+            tlb.flush_all(s)
+    return 0
+
+
+def set_pkrs(s: State, value: int) -> int:
+    """IA32_PKRS = value; likewise."""
+    if s[PKRS] != value:
+        s[PKRS] = value
+        if s[CR4] & mode.CR4_PKS:
             tlb.flush_all(s)
     return 0
 

@@ -22,7 +22,7 @@ from pyemu.cpu.features import EBX as _EBX
 from pyemu.cpu.features import ECX as _ECX
 from pyemu.cpu.features import EDX as _EDX
 from pyemu.cpu.features import FEATURES
-from pyemu.cpu.mode import CR4_LA57, CR4_OSXSAVE, CR4_PKE, TOP_48, TOP_57
+from pyemu.cpu.mode import CR4_LA57, CR4_OSXSAVE, CR4_PKE, CR4_PKS, TOP_48, TOP_57
 from pyemu.cpu.models import AMD, DEFAULT_MODEL, HYGON, MODELS, VENDORS, Model, model
 from pyemu.cpu.primitives import call_service, service
 from pyemu.cpu.state import (
@@ -60,6 +60,7 @@ _CR4_FEATURES = {
     "vme": 1 << 0 | 1 << 1, "tsc": 1 << 2, "de": 1 << 3, "pse": 1 << 4, "pae": 1 << 5, "mce": 1 << 6, "pge": 1 << 7,
     "fxsr": 1 << 9, "sse": 1 << 10, "umip": 1 << 11, "la57": CR4_LA57, "fsgsbase": 1 << 16,
     "pcid": 1 << 17, "xsave": 1 << 18, "smep": 1 << 20, "smap": 1 << 21, "pku": CR4_PKE,
+    "pks": CR4_PKS,
 }  # fmt: skip
 _CR4_ALWAYS = 1 << 8  # PCE
 

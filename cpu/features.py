@@ -48,7 +48,7 @@ FEATURES: dict[str, Bit] = {
     **_bits(
         7, 0, ECX,
         "1:avx512vbmi 2:umip 3:pku 6:avx512vbmi2 8:gfni 9:vaes 10:vpclmulqdq 11:avx512vnni 12:avx512bitalg"
-        " 14:avx512-vpopcntdq 16:la57 22:rdpid 25:cldemote 27:movdiri 28:movdir64b",
+        " 14:avx512-vpopcntdq 16:la57 22:rdpid 25:cldemote 27:movdiri 28:movdir64b 31:pks",
     ),
     **_bits(
         7, 0, EDX,
@@ -84,7 +84,7 @@ IMPLEMENTED = frozenset(
     " cx16 pcid sse4.1 sse4.2 x2apic movbe popcnt tsc-deadline xsave hypervisor arat fsgsbase smep erms invpcid smap"
     " xsaveopt xsavec xgetbv1 lahf-lm 3dnowprefetch syscall nx mmxext pdpe1gb rdtscp lm invtsc tsc-adjust"
     # further instructions of general registers, and system features
-    " abm adx clflushopt cldemote clwb fsrm monitor rdpid rdrand rdseed umip wbnoinvd la57 pku bmi1 bmi2"
+    " abm adx clflushopt cldemote clwb fsrm monitor rdpid rdrand rdseed umip wbnoinvd la57 pku pks bmi1 bmi2"
     # vectors
     " avx avx2 fma f16c aes pclmulqdq sha-ni gfni vaes vpclmulqdq avx512f avx512cd avx512bw avx512dq avx512vl"
     " avx512ifma avx512vbmi avx512vbmi2 avx512vnni avx512bitalg avx512-vpopcntdq".split()

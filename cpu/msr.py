@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pyemu.cpu import hooks, mode, physical, tlb
-from pyemu.cpu.control_registers import get_edx_eax, privileged, put_edx_eax
+from pyemu.cpu.control_registers import get_edx_eax, privileged, put_edx_eax, set_pkrs
 from pyemu.cpu.cpuid import announces
 from pyemu.cpu.faults import GP, raise_fault
 from pyemu.cpu.mode import CR0_PG, EFER_LMA, EFER_LME, EFER_NXE, EFER_SCE
@@ -41,6 +41,7 @@ from pyemu.cpu.state import (
     MTRR_FIXED,
     MTRR_VARIABLE,
     PAT,
+    PKRS,
     RCX,
     SEG_BASE,
     SFMASK,
@@ -57,6 +58,7 @@ from pyemu.cpu.state import (
 # Architectural registers
 IA32_TSC_ADJUST = 0x3B
 IA32_P5_MC = (0x00, 0x01)  # P5_MC_ADDR, P5_MC_TYPE
+IA32_PKRS = 0x6E1
 IA32_MCG_CAP, IA32_MCG_STATUS, IA32_MCG_CTL, IA32_MC0_CTL = 0x179, 0x17A, 0x17B, 0x400
 IA32_TSC, IA32_APIC_BASE, IA32_PLATFORM_ID, IA32_BIOS_SIGN_ID = 0x10, 0x1B, 0x17, 0x8B
 IA32_MTRRCAP, IA32_MTRR_PHYSBASE0, IA32_MTRR_DEF_TYPE = 0xFE, 0x200, 0x2FF
@@ -235,6 +237,8 @@ def read(s: State, index: int) -> int | None:
         return _word(s, TSC_OFFSET) if announces(s, "tsc-adjust") else None
     if index == IA32_TSC_AUX:
         return _word(s, TSC_AUX) if announces(s, "rdtscp") else None
+    if index == IA32_PKRS:
+        return _word(s, PKRS) if announces(s, "pks") else None
     if index == IA32_EFER:
         return _word(s, EFER) if _efer_bits(s) else None
     words = {IA32_MISC_ENABLE: MISC_ENABLE, IA32_PAT: PAT}
@@ -287,6 +291,11 @@ def _write_special(s: State, index: int, value: int) -> bool | None:
         if value > M32 or not announces(s, "rdtscp"):
             return False
         s[TSC_AUX] = value
+        return True
+    if index == IA32_PKRS:
+        if value > M32 or not announces(s, "pks"):
+            return False
+        set_pkrs(s, value)
         return True
     if index == IA32_MISC_ENABLE:
         if value & ~MISC_BITS:

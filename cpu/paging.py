@@ -17,6 +17,7 @@ from pyemu.cpu.state import (
     M64,
     MMU,
     PDPTE,
+    PKRS,
     PKRU,
     RAM_BASE,
     TLB_MISSES,
@@ -104,9 +105,16 @@ def page_mask(size: int, level: int) -> int:
     return (1 << (3 + 9 * level)) - 1
 
 
-def key_rights(s: State, e: int) -> int:
-    """What PKRU forbids of a user page by the key in its entry, as rights (SDM 3, 4.6.2)."""
-    denied = s[PKRU] >> (2 * ((e >> KEY_SHIFT) & 15))
+def key_rights(s: State, e: int, rights: int) -> int:
+    """What PKRU forbids of a user page by the key in its entry, and IA32_PKRS of a supervisor's, as rights (SDM 3,
+    4.6.2)."""
+    keys = 0
+    if rights & tlb.R_USER:
+        if s[CR4] & mode.CR4_PKE:
+            keys = s[PKRU]
+    elif s[CR4] & mode.CR4_PKS:
+        keys = s[PKRS]
+    denied = keys >> (2 * ((e >> KEY_SHIFT) & 15))
     return (tlb.R_KEY_NO_ACCESS if denied & 1 else 0) | (tlb.R_KEY_NO_WRITE if denied & 2 else 0)
 
 
@@ -141,8 +149,8 @@ def allowed(s: State, rights: int, access: int, mmu: int) -> int:
 
 def finish(s: State, linear: int, access: int, mmu: int, where: int, e: int, size: int, level: int, rights: int) -> int:
     """The leaf entry is found: check rights, set A and D, and report the 4 KiB page."""
-    if rights & tlb.R_USER and s[CR4] & mode.CR4_PKE and s[EFER] & EFER_LMA:
-        rights = rights | key_rights(s, e)
+    if s[CR4] & mode.CR4_KEYS and s[EFER] & EFER_LMA:
+        rights = rights | key_rights(s, e, rights)
     if not allowed(s, rights, access, mmu):
         error = error_code(s, access, mmu) | E_P
         if access & EXEC == 0:

@@ -63,7 +63,7 @@ _BOTH = (
 )
 _RESET_ONLY = (
     "star lstar cstar sfmask kernel_gs_base sysenter_cs sysenter_esp sysenter_eip tsc_aux tsc_offset mtrr_def_type"
-    " mtrr_fixed mtrr_variable msr_scratch mc_addr mc_misc pkru fpr fsw fop fip fdp vec opmask"
+    " mtrr_fixed mtrr_variable msr_scratch mc_addr mc_misc pkru pkrs fpr fsw fop fip fdp vec opmask"
 )
 
 

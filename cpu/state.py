@@ -189,8 +189,9 @@ ALIGNED_CLEAN = _field("aligned_clean", 1, "nonzero: the TLB of the last MMU ind
 TLB = _field("tlb", MMU_COUNT * TLB_ENTRIES * TLB_ENTRY_WORDS, "entries of read tag, write tag, exec tag, addend")
 VECTOR = _field("vector", 8, "scratch: a vector on its way between generated code and mechanism")
 
-# ---- machine checks, behind all that generated code addresses ---------------------------------------------------
-MC_ADDR = _field("mc_addr", 10, "IA32_MC0_ADDR ... IA32_MC9_ADDR: nothing but WRMSR sets them")
+# ---- set by WRMSR only, behind all that generated code addresses ------------------------------------------------
+PKRS = _field("pkrs", 1, "IA32_PKRS: as PKRU, for the supervisor's pages")
+MC_ADDR = _field("mc_addr", 10, "IA32_MC0_ADDR ... IA32_MC9_ADDR")
 MC_MISC = _field("mc_misc", 10, "likewise IA32_MC0_MISC ...")
 
 # ---- the debugger's hooks (hooks.py): no part of the guest's state, and of no snapshot -----------------------------

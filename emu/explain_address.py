@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from pyemu.cpu import mode as md
 from pyemu.cpu import paging, physical, tlb
-from pyemu.cpu.state import CPL, CR0, CR3, CR4, EFER, MMU, PDPTE, PKRU, State
+from pyemu.cpu.state import CPL, CR0, CR3, CR4, EFER, MMU, PDPTE, PKRS, PKRU, State
 from pyemu.explanation import Explanation, Table
 from pyemu.memory import OutOfRange, RangeKind
 
@@ -197,8 +197,8 @@ def _walk_32(machine: Machine, found: Walk) -> Walk:
 def _finish(s: State, found: Walk, leaf: int, page_bits: int, base: int) -> Walk:
     found.leaf, found.page_bits = leaf, page_bits
     found.physical = base | found.linear & (1 << page_bits) - 1
-    if found.rights & tlb.R_USER and s[CR4] & md.CR4_PKE and s[EFER] & md.EFER_LMA:
-        found.rights |= paging.key_rights(s, leaf)
+    if s[EFER] & md.EFER_LMA:
+        found.rights |= paging.key_rights(s, leaf, found.rights)
     return found
 
 
@@ -225,15 +225,16 @@ def mmu_index(s: State, access: int, is_user: bool) -> int:
 def _why(s: State, rights: int, access: int, is_user: bool, allowed: bool) -> str:
     """The reason in words, in the order of the processor's checks."""
     user_page = bool(rights & tlb.R_USER)
+    keys = f"PKRU ({s[PKRU]:#x})" if user_page else f"IA32_PKRS ({s[PKRS]:#x})"
     if access & paging.EXEC:
         if rights & tlb.R_NX:
             return "a level has NX (execute disable) set"
         if not is_user and user_page:
             return "user page, and CR4.SMEP is off" if allowed else "user page, and CR4.SMEP keeps the supervisor out"
     elif rights & tlb.R_KEY_NO_ACCESS:
-        return f"the page's protection key has AD set in PKRU ({s[PKRU]:#x})"
+        return f"the page's protection key has AD set in {keys}"
     elif not allowed and access & paging.WRITE and rights & tlb.R_KEY_NO_WRITE:
-        return f"the page's protection key has WD set in PKRU ({s[PKRU]:#x})"
+        return f"the page's protection key has WD set in {keys}"
     if is_user and not user_page:
         return "supervisor page: a level has US = 0"
     if not is_user and user_page and not access & paging.EXEC:
@@ -311,7 +312,8 @@ def _now(s: State) -> tuple[tuple[str, str], ...]:
             ("CR0.PG", s[CR0] & md.CR0_PG), ("CR0.WP", s[CR0] & md.CR0_WP), ("CR4.PAE", s[CR4] & paging.CR4_PAE),
             ("CR4.PSE", s[CR4] & paging.CR4_PSE), ("CR4.LA57", s[CR4] & md.CR4_LA57),
             ("CR4.SMEP", s[CR4] & paging.CR4_SMEP), ("CR4.SMAP", s[CR4] & paging.CR4_SMAP),
-            ("CR4.PKE", s[CR4] & md.CR4_PKE), ("EFER.NXE", s[EFER] & md.EFER_NXE),
+            ("CR4.PKE", s[CR4] & md.CR4_PKE), ("CR4.PKS", s[CR4] & md.CR4_PKS),
+            ("EFER.NXE", s[EFER] & md.EFER_NXE),
         ) if value
     ]  # fmt: skip
     return (("CR3", f"{s[CR3]:#x}"), ("bits that are on", " ".join(on) or "none"), ("CPL", str(s[CPL])))

@@ -125,7 +125,7 @@ INSTRUCTIONS = {
 WITHOUT = {
     "de", "pse", "pae", "apic", "mtrr", "pge", "pat", "pse36", "pcid", "x2apic", "tsc-deadline", "hypervisor", "arat",
     "smep", "erms", "xgetbv1", "nx", "pdpe1gb", "lm", "invtsc", "ss", "mmxext",
-    "avx512vl", "cldemote", "fsrm", "la57", "umip", "vme", "mce", "mca", "wbnoinvd", "tsc-adjust",
+    "avx512vl", "cldemote", "fsrm", "la57", "pks", "umip", "vme", "mce", "mca", "wbnoinvd", "tsc-adjust",
 }  # fmt: skip
 
 

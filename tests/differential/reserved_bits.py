@@ -124,7 +124,8 @@ def known_msrs() -> list[int]:
     """Every MSR that pyemu has, but for those of the local APIC (topics apic and x2apic)."""
     ranges = range(msr.IA32_MTRR_PHYSBASE0, msr.IA32_MTRR_PHYSBASE0 + 2 * msr.VARIABLE_MTRRS)
     special = (
-        msr.IA32_TSC_ADJUST, msr.IA32_TSC_AUX, msr.IA32_EFER, msr.IA32_MISC_ENABLE, msr.IA32_PAT, msr.IA32_MTRR_DEF_TYPE
+        msr.IA32_TSC_ADJUST, msr.IA32_TSC_AUX, msr.IA32_EFER, msr.IA32_MISC_ENABLE, msr.IA32_PAT,
+        msr.IA32_MTRR_DEF_TYPE, msr.IA32_PKRS,
     )  # fmt: skip
     machine_check = (
         *msr.IA32_P5_MC, msr.IA32_MCG_CAP, msr.IA32_MCG_STATUS, msr.IA32_MCG_CTL,

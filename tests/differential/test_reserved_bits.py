@@ -36,6 +36,7 @@ EXPECTED: dict[str, tuple[int, int]] = {
     "msr 1d9": (3, 0),  # LBR, BTF
     "msr 20[02468ace]": (PHYSICAL | 5, 0), "msr 20[13579bdf]": (PHYSICAL | 1 << 11, 0),  # SDM 3, 12.11.2.3
     "msr 25[089]|msr 26[89a-f]": (5 * BYTES, 0),
+    "msr 6e1": (M32, 0),
     "msr 277": (0x0503_0703_0503_0703, 0),  # with the types of its reset value, 12.12.4
     "msr 2ff": (0xC05, 0),
     "msr c0000080": (0x801, 0x400),  # SCE, NXE; LMA is read-only, LME can't change while paging is on
@@ -45,8 +46,8 @@ EXPECTED: dict[str, tuple[int, int]] = {
     "cr0 64-bit": (0x6005_002E & ~(1 << 29), 0x1FFA_FFD0),  # SDM 3, 2.5: NW needs CD, WP AM NE TS EM MP
     "cr0 protected": (0x4005_002E | 1, 0x1FFA_FFD0),  # PE: until the next far transfer nothing else changes
     "cr3 64-bit|cr3 protected": (0xFFF, 0),
-    "cr4 64-bit": (0x67_0FDF, 0),  # PAE and LA57 can't change in long mode
-    "cr4 protected": (0x75_0FFF, 0),  # PCIDE can't be set outside of it
+    "cr4 64-bit": (0x167_0FDF, 0),  # PAE and LA57 can't change in long mode
+    "cr4 protected": (0x175_0FFF, 0),  # PCIDE can't be set outside of it
     "dr6 64-bit|dr6 protected": (0xE00F, 0xFFFF_1FF0),
     "dr7 64-bit|dr7 protected": (0xFFFF_03FF, 0xDC00),
 }  # fmt: skip
@@ -55,6 +56,8 @@ HIGH = ALL & ~M32
 TOLERATED = (
     ("cr[04] 64-bit", HIGH, "KVM's emulator cuts values to 32 bits; SDM 2, MOV: #GP(0), and so does Bochs"),
     ("cr4 64-bit", 1 << 17, "PCIDs are announced by pyemu, not by every KVM"),
+    ("cr4 .*", 1 << 24, "protection keys of supervisor pages are announced by pyemu, not by every KVM"),
+    ("msr 6e1", ALL, "likewise"),
     ("dr7 .*", 1 << 11, "bit 11 (RTM) belongs to a feature that pyemu doesn't announce"),
     ("xcr0 64-bit", ALL, "KVM's emulator has no XGETBV"),
     ("msr (174|c0000084)", HIGH, "SDM 4: 32 bits; AMD's processors keep 64"),

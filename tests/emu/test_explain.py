@@ -23,6 +23,7 @@ from pyemu.cpu.state import (
     IDT_BASE,
     IDT_LIMIT,
     PDPTE,
+    PKRS,
     PKRU,
     SEG_ATTR,
     SEG_LIMIT,
@@ -39,6 +40,7 @@ from pyemu.expression import ExpressionError
 from pyemu.monitor_table import Session
 
 PG, WP, PSE, PAE, LA57, SMEP, SMAP, PKE = 1 << 31, 1 << 16, 1 << 4, 1 << 5, 1 << 12, 1 << 20, 1 << 21, 1 << 22
+PKS = 1 << 24
 TABLES = [0x10000 + 0x1000 * n for n in range(5)]
 
 
@@ -87,9 +89,9 @@ def test_verdicts_are_the_processors(build, levels):
         machine.memory.write(0x10000, bytes(0x6000))
         s[CR0] = PG | 1 | rng.choice((0, WP))
         s[CR4] = PSE | rng.choice((0, SMEP)) | rng.choice((0, SMAP)) | (PAE if levels > 2 else 0)
-        s[CR4] |= (LA57 if levels == 5 else 0) | (rng.choice((0, PKE)) if levels > 3 else 0)
+        s[CR4] |= (LA57 if levels == 5 else 0) | (rng.choice((0, PKE, PKS, PKE | PKS)) if levels > 3 else 0)
         s[EFER] = (0x500 if levels > 3 else 0) | rng.choice((0, 0x800 if levels > 2 else 0))
-        s[PKRU] = rng.getrandbits(32) & rng.getrandbits(32)
+        s[PKRU], s[PKRS] = (rng.getrandbits(32) & rng.getrandbits(32) for _ in range(2))
         s[CPL] = rng.choice((0, 3))
         s[FLAGS] = 2 | rng.choice((0, 1 << 18))
         md.update(s)

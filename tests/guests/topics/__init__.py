@@ -27,6 +27,7 @@ TOPICS = (
     "realmode",
     "segmentation",
     "selfmod",
+    "supervisor_keys",
     "syscalls",
     "sysenter",
     "tasks",

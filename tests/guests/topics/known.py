@@ -127,6 +127,7 @@ NOT_ON_BOCHS = {
     "five_levels": "Bochs 2.7 panics when it fetches with 57-bit addresses",
     "ioapic": "Bochs has no device whose interrupt lines a guest can drive, as QEMU's pc-testdev is",
     "protection_keys": "Bochs 2.7 applies PKRU to supervisor pages and not to user pages",
+    "supervisor_keys": "no processor of Bochs 2.7 has IA32_PKRS",
 }
 KNOWN_ON_BOCHS = {
     "apic.no_eoi_blocks": "SDM 3, 10.8.4: no spurious interrupt comes for one that waits for the EOI of another",
