@@ -1,7 +1,7 @@
 """Address translation: the page walk of every paging mode, its checks, and TLB fills (SDM 3, chapter 4).
 
 Mechanism subset. A walk sets accessed and dirty bits as the processor does, and ends in State[WALK_PHYS] and
-State[WALK_RIGHTS], or in a raised page fault. Not here: the table itself (tlb.py), loads and stores (memory.py).
+State[WALK_RIGHTS], or in a raised page fault. Not level: the table itself (tlb.py), loads and stores (memory.py).
 """
 
 from __future__ import annotations
@@ -67,6 +67,8 @@ def entry_address(s: State, linear: int, level: int, table: int) -> int:
 def walk_long(s: State, linear: int, access: int, mmu: int, level: int, top: int) -> int:
     """PAE (from the page directory), 4-level and 5-level walks: `level` levels from table `top`."""
     table = top
+    first = level
+    unmarked = 0
     rights = tlb.R_WRITE | tlb.R_USER
     reserved = RESERVED_HIGH if s[EFER] & EFER_NXE else RESERVED_HIGH | NX
     if not s[EFER] & EFER_LMA:
@@ -87,9 +89,25 @@ def walk_long(s: State, linear: int, access: int, mmu: int, level: int, top: int
         if level == 1 or (e & PS and level < 4):
             if level > 1 and e & ((1 << (3 + 9 * level)) - 1) & 0xFFFFFFFFFFFFE000:
                 return raise_page_fault(s, linear, error_code(s, access, mmu) | E_P | E_RSVD)
-            return finish(s, linear, access, mmu, where, e, 8, level, rights)
+            if finish(s, linear, access, mmu, where, e, 8, level, rights):
+                return 1
+            if unmarked:
+                mark_tables(s, linear, first, level, top)
+            return 0
         if e & PS:
             return raise_page_fault(s, linear, error_code(s, access, mmu) | E_P | E_RSVD)
+        unmarked = unmarked | (~e & A)
+        table = e & ADDRESS_MASK
+        level = level - 1
+
+
+def mark_tables(s: State, linear: int, level: int, leaf: int, table: int) -> None:
+    """Set A in the entries from `level` down to the one that leads to the leaf. Only a walk that has found its page
+    does it: the flag says that an entry has been used for a translation (SDM 3, 4.8), and 386 software counts on a
+    page fault not setting it."""
+    while level > leaf:
+        where = entry_address(s, linear, level, table)
+        e = physical.read(s, where, 8)
         if not e & A:
             physical.write(s, where, 8, e | A)
         table = e & ADDRESS_MASK
@@ -188,8 +206,7 @@ def walk_32(s: State, linear: int, access: int, mmu: int) -> int:
         if e & 0x200000:
             return raise_page_fault(s, linear, error_code(s, access, mmu) | E_P | E_RSVD)
         return finish(s, linear, access, mmu, where, e, 4, 2, rights)
-    if not e & A:
-        physical.write(s, where, 4, e | A)
+    directory = where
     where = (e & 0xFFFFF000) + ((linear >> 10) & 0xFFC)
     e = physical.read(s, where, 4)
     if not e & P:
@@ -198,7 +215,12 @@ def walk_32(s: State, linear: int, access: int, mmu: int) -> int:
         rights = rights & ~tlb.R_WRITE
     if not e & US:
         rights = rights & ~tlb.R_USER
-    return finish(s, linear, access, mmu, where, e, 4, 1, rights)
+    if finish(s, linear, access, mmu, where, e, 4, 1, rights):
+        return 1
+    e = physical.read(s, directory, 4)  # again: it may be the page table too, and its entry the leaf
+    if not e & A:
+        physical.write(s, directory, 4, e | A)
+    return 0
 
 
 def walk(s: State, linear: int, access: int, mmu: int) -> int:

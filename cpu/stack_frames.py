@@ -14,7 +14,7 @@ def enter(s: State, size: int, frame: int, level: int) -> int:
     pushed = size
     if segments.stack_write(s, (0 - size) & M64, size, base):
         return 1
-    pointer = (s[GPR + RSP] - size) & M64
+    pointer = (s[GPR + RSP] & ~mask & M64) | ((s[GPR + RSP] - size) & mask)  # with the upper half of ESP, as Zen 4
     for n in range(1, level):
         if segments.linear(s, SS, (base - size * n) & mask, size, memory.READ):
             return 1
@@ -30,6 +30,5 @@ def enter(s: State, size: int, frame: int, level: int) -> int:
     if segments.stack_probe(s, (0 - pushed - frame) & M64, size):
         return 1
     segments.move_stack(s, (0 - pushed - frame) & M64)
-    width = mask if size == 8 else (1 << (8 * size)) - 1
-    s[GPR + RBP] = pointer & mask if size > 2 else (base & ~width & M64) | (pointer & width)
+    s[GPR + RBP] = pointer if size > 2 else (base & ~0xFFFF & M64) | (pointer & 0xFFFF)
     return 0

@@ -127,10 +127,13 @@ def verify(i: Instruction, src: Operand, write: int) -> None:
 
 @op("63 /r", "Ew,Gw", flags="m", modes="legacy")
 def arpl(i: Instruction, dst: Operand, src: Operand) -> None:
-    i.call(descriptors.arpl, i.read(dst), i.read(src))  # read only first: that is the fault that a bad operand raises
+    i.call(descriptors.arpl, i.read(dst), i.read(src))
     result, changed = i.split_value()
     i.flags_only(zf=changed.bit(0))
-    i.write(dst, result.trunc(16))
+    if dst.is_memory:  # a selector that stays is not written, so it may be where it could not be: 386 and Zen 4
+        i.store_elements(dst, result.trunc(16), changed.bit(0))
+    else:
+        i.write(dst, result.trunc(16))
 
 
 # ---- table registers --------------------------------------------------------------------------------------------

@@ -103,8 +103,6 @@ def excused(form: Form, found: bytes, expected: bytes) -> str:
         return "an operand that is both misaligned and beyond the stack segment's limit: which comes first is open"
     if form.row.name == "cmps" and vector in (13, c.PAGE_FAULT) and ours in (13, c.PAGE_FAULT):
         return "neither operand is good: which fault comes first is open"
-    if form.row.name == "arpl" and ours in (13, c.PAGE_FAULT) and vector in (1, c.BREAKPOINT):
-        return "Zen 4 doesn't write, nor check for it, if nothing changes"
     if ours == c.PAGE_FAULT and vector == 13 and c.word(found, c.R_CR2) >> 32 == 0xFFFF8000 and any_base(found):
         return "Zen 4 wants the offset to be canonical before a segment base is added; the SDM only the sum"
     if form.row.name in ("fldenv", "frstor", "fnstenv", "fnsave") and ours in (12, 13) and vector == c.PAGE_FAULT:
