@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import lru_cache
 
 from pyemu.cpu import features, physical
 from pyemu.cpu.features import EAX as _EAX
@@ -86,8 +87,13 @@ def configure(s: State, chosen: Model | None = None, announced: Iterable[str] | 
 
 def model_of(s: State) -> Model:
     """The model of a processor."""
-    known = MODELS[s[CPUID_MODEL] & (1 << _VENDOR_SHIFT) - 1]
-    vendor = VENDORS[s[CPUID_MODEL] >> _VENDOR_SHIFT]
+    return _model_and_vendor(s[CPUID_MODEL])
+
+
+@lru_cache(maxsize=64)
+def _model_and_vendor(numbers: int) -> Model:
+    known = MODELS[numbers & (1 << _VENDOR_SHIFT) - 1]
+    vendor = VENDORS[numbers >> _VENDOR_SHIFT]
     return known if known.vendor == vendor else replace(known, vendor=vendor)
 
 
@@ -100,13 +106,30 @@ def _words(text: bytes) -> list[int]:
     return [int.from_bytes(text[at : at + 4], "little") for at in range(0, len(text), 4)]
 
 
+def _feature_words(s: State) -> tuple[int, ...]:
+    return tuple(s[CPU_FEATURES + n] for n in range(features.WORDS))
+
+
+@lru_cache(maxsize=64)
+def _feature_leaves(words: tuple[int, ...]) -> dict[tuple[int, int], Leaf]:
+    """Leaf and subleaf to registers with the bits of these features. CPUID looks here each time: going over all
+    features for each would take a hundred times as long."""
+    leaves: dict[tuple[int, int], list[int]] = {}
+    for name, (at, sub, register, bit) in FEATURES.items():
+        number = features.number(name)
+        if words[number >> 6] >> (number & 63) & 1:
+            leaves.setdefault((at, sub), [0, 0, 0, 0])[register] |= 1 << bit
+    return {at: (r[0], r[1], r[2], r[3]) for at, r in leaves.items()}
+
+
+@lru_cache(maxsize=64)
+def _highest_of(words: tuple[int, ...]) -> int:
+    return max((at for at, _ in _feature_leaves(words) if at < 0x80000000), default=0)
+
+
 def _announced(s: State, number: int, subleaf: int) -> list[int]:
     """A leaf with the processor's feature bits, and nothing else."""
-    registers = [0, 0, 0, 0]
-    for name, (at, sub, register, bit) in FEATURES.items():
-        if (at, sub) == (number, subleaf) and announces(s, name):
-            registers[register] |= 1 << bit
-    return registers
+    return list(_feature_leaves(_feature_words(s)).get((number, subleaf), (0, 0, 0, 0)))
 
 
 def _apic_enabled(s: State) -> bool:
@@ -212,8 +235,7 @@ def _extended(s: State, number: int) -> list[int]:
 
 def _highest(s: State) -> int:
     """The highest basic leaf: the model's, or what the features need."""
-    leaves = (at for name, (at, *_) in FEATURES.items() if at < 0x80000000 and announces(s, name))
-    return max(model_of(s).level, *leaves)
+    return max(model_of(s).level, _highest_of(_feature_words(s)))
 
 
 def leaf(s: State, number: int, subleaf: int) -> Leaf:
