@@ -205,6 +205,9 @@ def _chardevs(texts: list[str]) -> dict[str, str]:
     return found
 
 
+_DEVICES = ("isa-debug-exit", "isa-debugcon", "pc-testdev")
+
+
 @dataclass(frozen=True)
 class _Devices:
     """What -device, -debugcon, -global and -chardev come to."""
@@ -239,7 +242,7 @@ def _devices(options: Arguments) -> _Devices:
                 raise UsageError(f"-device {text}: needs chardev=ID of a -chardev")
             consoles.append((chardev, _integer(values.get("iobase", hex(port)), "iobase", 0, 0xFFFF)))
         else:
-            raise UsageError(f"-device: unknown device '{name}' (known: isa-debug-exit, isa-debugcon, pc-testdev)")
+            raise UsageError(f"-device: unknown device '{name}' (known: {', '.join(_DEVICES)})")
     for what, count in (("isa-debug-exit", len(exits)), ("isa-debugcon", len(consoles)), ("pc-testdev", testdevs)):
         if count > 1:
             raise UsageError(f"only one {what}")
@@ -364,21 +367,29 @@ def _fail(message: str, status: int) -> int:
     return status
 
 
+def _show(text: str) -> int:
+    """Print something for a reader who may stop early (`| head`)."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains again at its end
+    return 0
+
+
 def main(arguments: list[str] | None = None) -> int:
     """The console script; gives the exit status."""
     try:
         options = Arguments(sys.argv[1:] if arguments is None else arguments)
         if "h" in options:
-            print(help_text())
-            return 0
+            return _show(help_text())
         if "version" in options:
-            print(f"pyemu {__version__}")
-            return 0
+            return _show(f"pyemu {__version__}")
+        if {"help", "?"} & set(options.all("device")):
+            return _show("\n".join(_DEVICES))
         if options.text("cpu") in ("help", "?"):
             from pyemu.cpuoption import help_text as cpu_help
 
-            print(cpu_help())
-            return 0
+            return _show(cpu_help())
         config = make_config(options)
     except SnapshotError as error:
         return _fail(str(error), STATUS_FAILURE)

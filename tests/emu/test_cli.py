@@ -1,5 +1,6 @@
 """The command line: help, bad usage, what options come to."""
 
+import os
 import subprocess
 import sys
 import time
@@ -174,6 +175,27 @@ def test_help_names_every_option(capsys):
 def test_version(capsys):
     assert cli.main(["-version"]) == 0
     assert capsys.readouterr().out.startswith("pyemu ")
+
+
+@pytest.mark.parametrize("word", ["help", "?"])
+def test_device_help_lists_the_devices(capsys, word):
+    assert cli.main(["-device", word]) == 0
+    listed = capsys.readouterr().out.split()
+    assert "pc-testdev" in listed
+    for name in listed:
+        extra = ["-chardev", "null,id=x"] if name == "isa-debugcon" else []
+        config("-device", f"{name},chardev=x" if extra else name, *extra)
+
+
+@pytest.mark.parametrize("option", [["-device", "help"], ["-cpu", "help"], ["-h"]])
+def test_help_to_a_reader_who_has_gone(option):
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "wb") as gone:
+        done = subprocess.run(
+            [sys.executable, "-m", "pyemu", *option], stdout=gone, stderr=subprocess.PIPE, text=True, timeout=30
+        )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_help_is_quick():
