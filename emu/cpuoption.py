@@ -1,5 +1,6 @@
 """`-cpu MODEL[,+FEATURE][,-FEATURE][,FEATURE=on|off][,check=on|off][,enforce=on|off][,vendor=ID]`: QEMU's names and
-meaning.
+meaning; also `phys-bits=40`, the only width there is, and what concerns QEMU's KVM only: `migratable`,
+`host-phys-bits`.
 
     choose(text) -> Chosen     ConfigError, one line, for what is unknown
     help_text()                what `-cpu help` prints
@@ -18,10 +19,12 @@ from pathlib import Path
 from pyemu.config import ConfigError
 from pyemu.cpu.features import ALIASES, FEATURES, IMPLEMENTED, NEEDS, closed
 from pyemu.cpu.models import MODELS, VENDORS, Model, model
+from pyemu.cpu.physical import PHYSICAL_BITS
 
 _SWITCH = {"on": True, "yes": True, "true": True, "off": False, "no": False, "false": False}
 # The machine provides these whatever the host has.
 _OF_THE_MACHINE = frozenset("hypervisor apic x2apic tsc-deadline arat invtsc ss".split())
+_WITHOUT_EFFECT = frozenset(("migratable", "host-phys-bits"))  # about the host's processor under KVM
 # Linux's names in /proc/cpuinfo where they are not QEMU's with underscores
 _LINUX_NAMES = {
     "sse4.1": "sse4_1", "sse4.2": "sse4_2", "avx512vbmi2": "avx512_vbmi2", "avx512vnni": "avx512_vnni",
@@ -89,6 +92,11 @@ def choose(text: str) -> Chosen:
             if value not in VENDORS:
                 raise ConfigError(f"-cpu: unknown vendor '{value}' (known: {', '.join(VENDORS)})")
             chosen = replace(chosen, vendor=value)
+        elif key in _WITHOUT_EFFECT:
+            _switch(key, value if equals else "on")
+        elif key == "phys-bits":
+            if value != str(PHYSICAL_BITS):
+                raise ConfigError(f"-cpu: phys-bits={value}: only {PHYSICAL_BITS} is implemented")
         elif key == "check":
             check = _switch(key, value) if equals else True
         else:

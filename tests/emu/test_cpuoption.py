@@ -56,6 +56,14 @@ def test_features_come_and_go(text, has, lacks):
     assert not any(name in chosen.warning for name in has.split())
 
 
+def test_properties_of_the_width():
+    assert choose("max,phys-bits=40,host-phys-bits=off,migratable=no,host-phys-bits") == choose("max")
+    with pytest.raises(ConfigError, match="phys-bits=36: only 40 is implemented"):
+        choose("IvyBridge,phys-bits=36")
+    with pytest.raises(ConfigError, match="migratable=maybe: expected on or off"):
+        choose("max,migratable=maybe")
+
+
 def test_what_is_asked_for_in_vain_is_named():
     assert choose("max,+hle").warning == "-cpu max: not implemented and left out: hle"
     assert choose("486,+sse4.1").warning == "-cpu 486: left out: sse4.1 (needs ssse3)"
