@@ -70,7 +70,8 @@ IA32_EFER, IA32_STAR, IA32_LSTAR, IA32_CSTAR, IA32_FMASK = 0xC0000080, 0xC000008
 IA32_FS_BASE, IA32_GS_BASE, IA32_KERNEL_GS_BASE, IA32_TSC_AUX = 0xC0000100, 0xC0000101, 0xC0000102, 0xC0000103
 MTRR_FIXED_NUMBERS = (0x250, 0x258, 0x259, *range(0x268, 0x270))
 
-# AMD family 0Fh (BKDG 26094): read and written by Linux without a check
+# AMD family 0Fh (BKDG 26094): read and written by Linux and Xen without a check
+AMD_PERFORMANCE = range(0xC0010000, 0xC0010008)  # PerfEvtSel0-3 and PerfCtr0-3: nothing is counted, as in QEMU's TCG
 AMD_SYSCFG, AMD_HWCR, AMD_TOP_MEM, AMD_TOP_MEM2 = 0xC0010010, 0xC0010015, 0xC001001A, 0xC001001D
 AMD_INT_PENDING = 0xC0010055
 AMD_DE_CFG, AMD_LS_CFG, AMD_DC_CFG, AMD_BU_CFG = 0xC0011029, 0xC0011020, 0xC0011022, 0xC0011023
@@ -142,6 +143,7 @@ REGISTERS: dict[int, Plain | Fixed] = {
     AMD_TOP_MEM2: _scratch(7),
     AMD_INT_PENDING: Fixed(0),
     **dict.fromkeys(AMD_IORR, Fixed(0)),
+    **dict.fromkeys(AMD_PERFORMANCE, Fixed(0)),
 }
 
 

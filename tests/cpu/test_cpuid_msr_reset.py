@@ -272,6 +272,14 @@ def test_read_only_registers() -> None:
     assert read(s, 0x8B) == 0
 
 
+@pytest.mark.parametrize("index", range(0xC0010000, 0xC0010008))
+def test_performance_counters_of_amd_do_not_count(index: int) -> None:
+    """Xen clears them without asking. Linux sees that they keep nothing, and does without."""
+    s = machine().s
+    assert write(s, index, 0x5A)
+    assert read(s, index) == 0
+
+
 def test_privilege() -> None:
     m = setup.long_user()
     m.s.host = FakeHost()
