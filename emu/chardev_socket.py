@@ -6,14 +6,13 @@ the first one is waited for.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
-import stat
 import sys
 from dataclasses import dataclass
 
 from pyemu.chardev import ChardevError, FdChardev, Loop
+from pyemu.socket_file import SocketFile
 
 _CONNECT_TIMEOUT_S = 10
 _LONGEST_PATH = 107  # bytes of sun_path, without the final 0 (unix(7))
@@ -76,6 +75,7 @@ class SocketChardev(FdChardev):
         self._spec = spec
         self._peer: socket.socket | None = None
         self._listener: socket.socket | None = None
+        self._file: SocketFile | None = None
         self.port = spec.port
         try:
             if spec.server:
@@ -89,15 +89,8 @@ class SocketChardev(FdChardev):
     def _listen(self) -> None:
         spec = self._spec
         if spec.path:
-            self._remove_stale(spec.path)
-            listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            try:
-                listener.bind(spec.path)
-                listener.listen(1)
-            except OSError:
-                listener.close()
-                raise
-            self._listener = listener
+            self._file = SocketFile(spec.path)
+            self._listener = self._file.listener
             where = spec.path
         else:
             self._listener = socket.create_server((spec.host, spec.port))
@@ -108,13 +101,6 @@ class SocketChardev(FdChardev):
             self._accept()
         else:
             self._listener.setblocking(False)
-
-    @staticmethod
-    def _remove_stale(path: str) -> None:
-        """A socket that a former process left; nothing else is touched."""
-        with contextlib.suppress(OSError):
-            if stat.S_ISSOCK(os.stat(path).st_mode):
-                os.unlink(path)
 
     def _connect(self) -> socket.socket:
         spec = self._spec
@@ -191,8 +177,8 @@ class SocketChardev(FdChardev):
                 self._loop.remove_reader(self._listener.fileno())
             self._listener.close()
             self._listener = None
-            if self._spec.path:
-                self._remove_stale(self._spec.path)
+        if self._file is not None:
+            self._file.close()
         if self._peer is not None:
             self._peer.close()
             self._peer = None

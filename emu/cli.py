@@ -20,12 +20,14 @@ from pyemu.config import (
     DebugExit,
     Icount,
     MachineConfig,
+    OutputError,
     parse_size,
 )
 from pyemu.log import ITEMS, LogError, parse_items
 from pyemu.snapshot_error import SnapshotError
 
 if TYPE_CHECKING:
+    from pyemu.machine import Machine
     from pyemu.until import Stop
 
 STATUS_FAILURE = 1
@@ -40,6 +42,14 @@ _EPILOG = (
 
 class UsageError(Exception):
     """Bad usage: one line, status 2."""
+
+
+class Interrupted(BaseException):
+    """A signal came while the machine couldn't listen yet."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
 
 
 @dataclass(frozen=True)
@@ -175,7 +185,8 @@ def _integer(text: str, what: str, low: int, high: int) -> int:
     except ValueError:
         raise UsageError(f"{what}: '{text}' is not a number") from None
     if not low <= value <= high:
-        raise UsageError(f"{what}: {text} is not in {low:#x}..{high:#x}")
+        numbers = f"{low:#x}..{high:#x}" if "x" in text.lower() or high > 1 << 20 else f"{low}..{high}"
+        raise UsageError(f"{what}: {text} is not in {numbers}")
     return value
 
 
@@ -199,6 +210,8 @@ def _chardevs(texts: list[str]) -> dict[str, str]:
         name = values.get("id")
         if not name:
             raise UsageError(f"-chardev {text}: needs id=ID")
+        if name in found:
+            raise UsageError(f"-chardev {text}: there is already one with the id {name}")
         if kind not in ("stdio", "pty", "null", "file") or (kind == "file") != ("path" in values):
             raise UsageError(f"-chardev {text}: unknown (known: stdio, pty, null, file,path=PATH; and id=ID)")
         found[name] = f"file:{values['path']}" if kind == "file" else kind
@@ -293,10 +306,23 @@ def _machine(text: str) -> tuple[str, str | None]:
 
 
 def _check_smp(text: str) -> None:
-    number = text.split(",")[0].removeprefix("cpus=")
-    cpus = _integer(number, "-smp", 1, 4096)
-    if cpus > 1 or "," in text:
-        raise UsageError(f"-smp {text}: only one CPU is supported")
+    """`1`, `cpus=1,cores=1`: whatever is counted, there is one."""
+    for i, part in enumerate(text.split(",")):
+        name, equals, number = part.partition("=")
+        if not equals and i == 0:
+            name, number = "cpus", part
+        if name not in ("cpus", "sockets", "dies", "clusters", "cores", "threads", "maxcpus"):
+            raise UsageError(f"-smp: unknown property '{part}' (known: cpus, sockets, cores, threads, maxcpus)")
+        if _integer(number, f"-smp {name}", 1, 4096) > 1:
+            raise UsageError(f"-smp {text}: only one CPU is supported")
+
+
+def _record(options: Arguments) -> str | None:
+    """Where to record; "" for memory only. A replay has a history anyway."""
+    path = options.get("record")
+    if path == "":
+        raise UsageError("-record needs the name of a file")
+    return "" if path is None and "history" in options and "replay" not in options else path
 
 
 def _memory(text: str) -> int:
@@ -327,7 +353,7 @@ def make_config(options: Arguments) -> MachineConfig:
         bios_path=tuple(options.all("L")),
         serials=_serials(options, [options.get("monitor"), devices.debugcon, options.get("gdb"), *options.all("qmp")]),
         coverage=options.get("coverage"),
-        gdb=options.get("gdb") or ("tcp::1234" if "s" in options else None),
+        gdb=options.get("gdb") if "gdb" in options or "s" not in options else "tcp::1234",
         monitor=options.get("monitor"),
         qmp=tuple(options.all("qmp")),
         debugcon=devices.debugcon,
@@ -341,7 +367,7 @@ def make_config(options: Arguments) -> MachineConfig:
         unpack_kernel="unpack-kernel" in options,
         name=options.text("name"),
         seed=_integer(seed, "-seed", 0, 2**64 - 1) if seed is not None else None,
-        record=options.get("record") if "history" not in options else options.text("record"),
+        record=_record(options),
         replay=options.get("replay"),
         log_items=parse_items(options.text("d")),
         log_file=options.get("D"),
@@ -367,12 +393,31 @@ def _fail(message: str, status: int) -> int:
     return status
 
 
+def _choices(options: Arguments) -> str | None:
+    """What there is, for `-cpu help` and its like."""
+    if options.text("cpu") in ("help", "?"):
+        from pyemu.cpuoption import help_text as cpu_help
+
+        return cpu_help()
+    if {"help", "?"} & set(options.all("device")):
+        return "\n".join(_DEVICES)
+    tables = {"M": MACHINES, "accel": ACCELERATORS, "d": ITEMS}
+    for name, table in tables.items():
+        if options.text(name) in ("help", "?"):
+            return "\n".join(f"  {choice:<16} {text}".rstrip() for choice, text in table.items())
+    return None
+
+
 def _show(text: str) -> int:
-    """Print something for a reader who may stop early (`| head`)."""
+    """Print what was asked for; gives the exit status."""
     try:
         print(text, flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains again at its end
+    except OSError as error:
+        # What is still in the buffer would be tried again at the end, with a traceback.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        if isinstance(error, BrokenPipeError):  # whoever reads it has read enough
+            return 0
+        return _fail(f"can't write: {error.strerror}", STATUS_FAILURE)
     return 0
 
 
@@ -384,12 +429,8 @@ def main(arguments: list[str] | None = None) -> int:
             return _show(help_text())
         if "version" in options:
             return _show(f"pyemu {__version__}")
-        if {"help", "?"} & set(options.all("device")):
-            return _show("\n".join(_DEVICES))
-        if options.text("cpu") in ("help", "?"):
-            from pyemu.cpuoption import help_text as cpu_help
-
-            return _show(cpu_help())
+        if (choices := _choices(options)) is not None:
+            return _show(choices)
         config = make_config(options)
     except SnapshotError as error:
         return _fail(str(error), STATUS_FAILURE)
@@ -411,31 +452,33 @@ def run(config: MachineConfig) -> int:
         machine = Machine(config)
     except ConfigError as error:
         return _fail(str(error), STATUS_USAGE)
-    except ChardevError as error:
+    except (BootError, ChardevError, LogError, NoMemory, OutputError, SnapshotError, SymbolError) as error:
         return _fail(str(error), STATUS_FAILURE)
-    except (BootError, LogError, NoMemory, SnapshotError, SymbolError) as error:
-        return _fail(str(error), STATUS_FAILURE)
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
-    with machine:
-        _install_signals(machine)
-        if machine.cpu.warning:
-            print(f"pyemu: warning: {machine.cpu.warning}", file=sys.stderr)
-        name = f"{config.name}: " if config.name else ""
-        start = machine.image.description if config.loadvm is None else f"going on from {config.loadvm}"
-        print(f"pyemu: {name}{start}", file=sys.stderr)
-        try:
+    try:
+        with machine:
+            _install_signals(machine)
+            _announce(machine)
             stop = machine.wait_end()
-        except KeyboardInterrupt:
-            return 128 + signal.SIGINT
+    except Interrupted as error:
+        return 128 + error.number
+    except (OutputError, SnapshotError) as error:  # what is written at the end can't be
+        return _fail(str(error), STATUS_FAILURE)
     return _report(stop)
 
 
-def _install_signals(machine: object) -> None:
-    from pyemu.chardev import Stdio
-    from pyemu.machine import Machine
+def _announce(machine: Machine) -> None:
+    """What is about to run."""
+    config = machine.config
+    if machine.cpu.warning:
+        print(f"pyemu: warning: {machine.cpu.warning}", file=sys.stderr)
+    name = f"{config.name}: " if config.name else ""
+    start = machine.image.description if config.loadvm is None else f"going on from {config.loadvm}"
+    print(f"pyemu: {name}{start}", file=sys.stderr)
 
-    assert isinstance(machine, Machine)
+
+def _install_signals(machine: Machine) -> None:
+    from pyemu.chardev import Stdio
+
     terminals = [chardev.terminal for chardev in machine.chardevs if isinstance(chardev, Stdio)]
 
     asked = 0
@@ -443,6 +486,8 @@ def _install_signals(machine: object) -> None:
     def end(number: int, _frame: object) -> None:
         nonlocal asked
         asked += 1
+        if machine.accelerator is None:  # the native code is being built, perhaps: nobody listens yet
+            raise Interrupted(number)
         if asked < 3:
             machine.quit_by_signal(number)
             return

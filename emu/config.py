@@ -20,6 +20,10 @@ class ConfigError(Exception):
     """A machine that can't be built as asked; the message is one line for the user."""
 
 
+class OutputError(Exception):
+    """A file that can't be written; the message is one line for the user."""
+
+
 def parse_size(text: str) -> int:
     """`512M`, `1G`, `1.5G`, plain MiB, as QEMU's -m; in bytes."""
     body = text.strip()

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from pyemu.config import ConfigError
+from pyemu.config import ConfigError, OutputError
 from pyemu.cpu.state import State
 from pyemu.jit import layout as ly
 
@@ -144,6 +144,9 @@ class Coverage:
         for n, m in enumerate(known):
             lines.append(f"{n:3}, {m.start:#018x}, {m.end:#018x}, 0x0000000000000000, 0x00000000, 0x00000000, {m.name}")
         lines.append(f"BB Table: {len(table)} bbs")
-        with open(path, "wb") as file:
-            file.write("\n".join(lines).encode() + b"\n" + b"".join(table))
+        try:
+            with open(path, "wb") as file:
+                file.write("\n".join(lines).encode() + b"\n" + b"".join(table))
+        except OSError as error:
+            raise OutputError(f"can't write coverage to '{path}': {error.strerror or error}") from error
         return len(table)

@@ -25,7 +25,7 @@ from pyemu.board import Board
 from pyemu.changes import Changeable
 from pyemu.chardev import Capture, Chardev, ChardevError, FdChardev, Mux, open_chardev
 from pyemu.clock import Clock, ClockTimer, CountedClock, RealTimeClock
-from pyemu.config import ACCELERATORS, ConfigError, MachineConfig, parse_size
+from pyemu.config import ACCELERATORS, ConfigError, MachineConfig, OutputError, parse_size
 from pyemu.controls import Controllable
 from pyemu.cpu import cpuid
 from pyemu.cpu.fpu_state import ES as FSW_ES
@@ -70,6 +70,14 @@ def make_platform(config: MachineConfig) -> Platform:
     return Platform(has_ecam=config.machine == "q35")
 
 
+def _check_writable(path: str) -> None:
+    """What is to be written at the end of a run is better refused at its begin."""
+    try:
+        open(path, "ab").close()
+    except OSError as error:
+        raise OutputError(f"can't write '{path}': {error.strerror or error}") from error
+
+
 class Machine(Hookable, Controllable, Changeable, Savable, Reversible, Inspectable, Events):
     """One computer. Use it in a with-block: leaving it ends the guest and puts the terminal back."""
 
@@ -112,6 +120,8 @@ class Machine(Hookable, Controllable, Changeable, Savable, Reversible, Inspectab
         try:
             for path in config.symbols:
                 self.symbols.load(path)
+            if config.coverage is not None:
+                _check_writable(config.coverage)
             self._open_chardevs()
             self._wire()
         except BaseException:
@@ -293,9 +303,9 @@ class Machine(Hookable, Controllable, Changeable, Savable, Reversible, Inspectab
             raise RuntimeError("the machine is closed")
         if self._started:
             return
-        self._started = True
         name = ACCELERATORS[self.config.accelerator]
         self.accelerator = accelerator = make_accelerator(name, self.state, self.host, self.ram)
+        self._started = True
         self.hooks.target = accelerator
         self.io.start()
         for chardev in self.chardevs:
@@ -533,11 +543,11 @@ class Machine(Hookable, Controllable, Changeable, Savable, Reversible, Inspectab
             self._close_chardevs()
             self.io.stop()
             self.log.close()
+            self.tracker.close()
+            if ended:
+                # A vCPU that didn't stop may still be writing to guest memory: better leak it than crash.
+                self.ram.close()
             self.close_history()
-        self.tracker.close()
-        if ended:
-            # A vCPU that didn't stop may still be writing to guest memory: better leak it than crash.
-            self.ram.close()
         self._write_statistics()
 
     def _write_statistics(self) -> None:

@@ -170,7 +170,7 @@ def send_key(machine: Machine, keys: list[Any], hold_time: int = 100) -> Any:
             raise QmpError("Invalid parameter type for 'keys', expected: KeyValue")
         if key["type"] != "qcode":
             raise QmpError(f"Parameter 'type' does not accept value '{key['type']}' (known: qcode)")
-        if key["data"] not in KEYS:
+        if not isinstance(key["data"], str) or key["data"] not in KEYS:
             raise QmpError(f"Parameter 'data' does not accept value '{key['data']}'")
         names.append(key["data"])
     if names:

@@ -8,15 +8,18 @@ and gives them again is `history`.
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import dataclass
 from typing import IO, Any
 
 from pyemu import __version__
+from pyemu.firmware.files import open_regular
 from pyemu.snapshot_error import SnapshotError
 from pyemu.snapshot_file import GUEST_OPTIONS
 
 FORMAT = 1
+_LONGEST_FIRST_LINE = 1 << 20  # characters: what isn't a recording need not be read whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +128,8 @@ def _entry(line: dict[str, Any]) -> Entry:
 def read(path: str) -> tuple[dict[str, Any], Recording]:
     """The description of the machine, and the recording."""
     try:
-        with open(path, encoding="ascii") as file:
-            first = _line(file.readline())
+        with io.TextIOWrapper(open_regular(path), encoding="ascii") as file:
+            first = _line(file.readline(_LONGEST_FIRST_LINE))
             if first is None or "pyemu recording" not in first:
                 raise SnapshotError(f"{path} is not a recording of pyemu's")
             if first["pyemu recording"] != FORMAT:

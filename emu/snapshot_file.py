@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from pyemu import __version__
 from pyemu.config import DebugExit, Icount, MachineConfig
+from pyemu.firmware.files import open_regular
 from pyemu.memory import HIGH_RAM_START, PAGE_SIZE, GuestRam
 from pyemu.snapshot import MachineRecord, saved_fields
 from pyemu.snapshot_error import SnapshotError
@@ -138,7 +139,7 @@ def _write_ram(file: BinaryIO, ram: GuestRam, start: int, end: int, offset: int)
 def read_header(path: str) -> Header:
     """Read and check everything but RAM. The last one is remembered: the command line reads it for its options."""
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             status = os.fstat(file.fileno())
             seen = (path, status.st_ino, status.st_size, status.st_mtime_ns)
             if _last.get("seen") != seen:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pyemu.cpu.state import LSTAR, M64, State
+from pyemu.firmware.files import open_regular
 
 if TYPE_CHECKING:
     from pyemu.lines import LineTable
@@ -27,6 +28,8 @@ _FARTHEST = 1 << 20  # bytes behind a symbol that are still called by its name
 _SLIDE_UNIT = 0x20_0000  # KASLR moves a kernel by multiples of this (CONFIG_PHYSICAL_ALIGN)
 _ENTRY = "entry_SYSCALL_64"
 _ELF_MAGIC = b"\x7fELF"
+_KNOWN = "known: ELF, System.map, copies of /proc/kallsyms"
+_BEGIN = 4096  # bytes of a file that show whether it is text
 _MAP_LINE = re.compile(r"([0-9a-fA-F]{1,16}) ([a-zA-Z?-]) (\S+)(?:\s+\[(\S+)\])?")
 _ABSOLUTE = "aA"
 _MARKERS = re.compile(r"\$|\.L|__UNIQUE_ID_|__pfx_|__kstrtab|__ksymtab|__kstrtabns")  # names that explain nothing
@@ -113,13 +116,16 @@ class Symbols:
     def load(self, path: str) -> int:
         """Add a file's symbols; gives their number."""
         try:
-            with open(path, "rb") as file:
-                is_elf = file.read(4) == _ELF_MAGIC
+            with open_regular(path) as file:
+                begin = file.read(_BEGIN)
+            is_elf = begin.startswith(_ELF_MAGIC)
+            if b"\0" in begin and not is_elf:
+                raise SymbolError(f"'{path}' has no symbols ({_KNOWN})")
             table = _read_elf(path) if is_elf else _Table(path, _read_map(path))
         except OSError as error:
             raise SymbolError(f"can't read symbols from '{path}': {error.strerror}") from error
         if not table.by_name:
-            raise SymbolError(f"'{path}' has no symbols (known: ELF, System.map, copies of /proc/kallsyms)")
+            raise SymbolError(f"'{path}' has no symbols ({_KNOWN})")
         self._files = [known for known in self._files if known.source != path] + [table]
         return len(table.by_name)
 

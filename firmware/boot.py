@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import stat
 from dataclasses import dataclass
 
 from pyemu.firmware import flat, linux_boot, multiboot, pvh, unpack
 from pyemu.firmware.boot_image import BootError, BootImage, CpuStart
 from pyemu.firmware.e820 import MIB, MINIMUM_RAM, Layout, memory_map
 from pyemu.firmware.elf import parse as parse_elf
+from pyemu.firmware.files import open_regular
 from pyemu.firmware.platform import Platform
 from pyemu.firmware.probe import Kind, Probe, probe
 from pyemu.firmware.tables import PlacedTables, place_tables
@@ -37,31 +37,18 @@ def read_file(source: str | bytes, what: str, limit: int) -> bytes:
         data = source
     else:
         try:
-            with open(source, "rb", opener=_open_without_waiting) as file:
-                status = os.fstat(file.fileno())
-                if not stat.S_ISREG(status.st_mode):
-                    kind = "a directory" if stat.S_ISDIR(status.st_mode) else "not a regular file"
-                    raise BootError(f"{what}: {source} is {kind}")
-                if status.st_size > limit:
-                    size = f"{status.st_size / MIB:.1f} MiB"
-                    raise BootError(f"{what}: {source} has {size}, {limit // MIB} MiB is the most")
+            with open_regular(source) as file:
+                size = os.fstat(file.fileno()).st_size
+                if size > limit:
+                    raise BootError(f"{what}: {source} has {size / MIB:.1f} MiB, {limit // MIB} MiB is the most")
                 data = file.read(limit + 1)
         except OSError as error:
-            if isinstance(error, IsADirectoryError):
-                raise BootError(f"{what}: {source} is a directory") from error
-            raise BootError(f"{what}: cannot read {source}: {error.strerror or error}") from error
-        except ValueError as error:  # a NUL in the name
-            raise BootError(f"{what}: impossible file name {source!r}") from error
+            raise BootError(f"{what}: cannot read {source or repr(source)}: {error.strerror or error}") from error
     if not data:
         raise BootError(f"{what}: {'the file' if isinstance(source, bytes) else source} is empty")
     if len(data) > limit:
         raise BootError(f"{what}: more than {limit // MIB} MiB")
     return data
-
-
-def _open_without_waiting(path: str, flags: int) -> int:
-    """Open a file, even a FIFO, without blocking: what isn't a regular file is refused afterwards."""
-    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def prepare(request: BootRequest, platform: Platform) -> BootImage:
@@ -113,7 +100,7 @@ def _prepare_rom(request: BootRequest, platform: Platform) -> BootImage:
 
 def _find_rom(name: str, path: tuple[str, ...]) -> str:
     """A file of that name, else one in the directories that are searched; the name itself if there is none."""
-    if not os.path.exists(name):
+    if name and not os.path.exists(name):
         for directory in (*path, *ROM_DIRECTORIES):
             candidate = os.path.join(directory, name)
             if os.path.exists(candidate):

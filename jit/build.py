@@ -15,8 +15,10 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Container
+from collections.abc import Container, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
+from multiprocessing import active_children
 from typing import Any
 
 from pyemu.cpu.ops import Form, build_table
@@ -66,7 +68,7 @@ def compile_all(parts: list[Shard]) -> dict[Kind, list[Any]]:
     running = set[Future[Any]]()
     workers = int(os.environ.get("PYEMU_BUILD_JOBS", os.cpu_count() or 1))
     pool = ProcessPoolExecutor(max_workers=workers, initializer=die_with_parent)
-    with pool, Progress(len(waiting) + 1) as progress:
+    with pool, _none_left_behind(), Progress(len(waiting) + 1) as progress:
         while waiting or running or mechanism is None:
             if mechanism is None and len(results[Kind.HANDLERS]) == handlers:  # now it is known what they call
                 undefined = set[str]().union(*map(elf.undefined, results[Kind.HANDLERS]))
@@ -81,6 +83,18 @@ def compile_all(parts: list[Shard]) -> dict[Kind, list[Any]]:
                 results[kind].append(result)
                 progress.step()
     return results
+
+
+@contextmanager
+def _none_left_behind() -> Iterator[None]:
+    """Whoever gives up (Ctrl-C) doesn't wait for what the workers are at."""
+    others = set(active_children())
+    try:
+        yield
+    except BaseException:
+        for worker in set(active_children()) - others:
+            worker.kill()
+        raise
 
 
 def compile_shard(shard: Shard) -> tuple[Kind, Any]:
@@ -119,6 +133,8 @@ def die_with_parent() -> None:
     """A worker whose parent was killed stops too (prctl(2), PR_SET_PDEATHSIG), and leaves Ctrl-C to the parent."""
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGTERM, signal.SIGHUP):  # the parent's handlers aren't for us
+        signal.signal(number, signal.SIG_DFL)
 
 
 class Progress:

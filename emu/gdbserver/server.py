@@ -21,6 +21,7 @@ from pyemu.chardev import ChardevError
 from pyemu.config import ConfigError
 from pyemu.gdbserver.packets import Packet, Reader, Signal, frame
 from pyemu.gdbserver.session import Session, Settings
+from pyemu.socket_file import SocketFile
 from pyemu.until import Stop
 
 if TYPE_CHECKING:
@@ -103,6 +104,7 @@ class GdbServer:
     def __init__(self, machine: Machine, place: Place) -> None:
         self._machine = machine
         self._place = place
+        self._file: SocketFile | None = None
         self._listener: socket.socket | None = None
         self._connection: Connection | None = None
         self._session: Session | None = None
@@ -126,19 +128,16 @@ class GdbServer:
     def _listen(self) -> None:
         place = self._place
         if place.kind == "unix":
-            self._listener = socket.socket(socket.AF_UNIX)
-            if os.path.exists(place.path) and not _answers(place.path):
-                os.unlink(place.path)
-            self._listener.bind(place.path)
+            self._file = SocketFile(place.path)
+            self._listener = self._file.listener
         elif place.kind == "tcp":
             family, _, _, _, where = socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)[0]
             self._listener = socket.socket(family)
             self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             self._listener.bind(where)
+            self._listener.listen(1)
             port = int(self._listener.getsockname()[1])
             self.address = str(Place("tcp", host=place.host, port=port))
-        if self._listener is not None:
-            self._listener.listen(1)
 
     def start(self) -> None:
         self._machine.stop_listeners.append(self._stopped)
@@ -155,13 +154,10 @@ class GdbServer:
         self._wake()
         if self._thread.is_alive() and threading.current_thread() is not self._thread:
             self._thread.join(timeout=2.0)
-        if self._listener is not None:
+        if self._file is not None:
+            self._file.close()
+        elif self._listener is not None:
             self._listener.close()
-            if self._place.kind == "unix":
-                try:
-                    os.unlink(self._place.path)
-                except OSError:
-                    pass  # somebody else was quicker
         if not self._thread.is_alive():
             self._close_pipe()
 
@@ -286,13 +282,3 @@ class GdbServer:
                 self._connection.write(data)
             except OSError:
                 self._drop()
-
-
-def _answers(path: str) -> bool:
-    """Whether somebody listens on a socket file: it may be left from a process that is gone."""
-    with socket.socket(socket.AF_UNIX) as probe:
-        try:
-            probe.connect(path)
-        except OSError:
-            return False
-    return True

@@ -1,5 +1,6 @@
 """What can't be started, as a user sees it: one clear line on stderr, nothing on stdout, status 1 or 2, and soon."""
 
+import os
 import struct
 import subprocess
 import sys
@@ -95,6 +96,12 @@ def test_initrd_too_large_for_memory(megabytes: int, tmp_path: Path) -> None:
         (["-nonsense"], "-nonsense"),
         (["-device", "nonsense"], "nonsense"),
         (["-initrd", "file"], "-kernel"),
+        (["-smp", "1,cores=2"], "only one CPU"),
+        (["-smp", "0"], "not in 1..4096"),
+        (["-smp", "1,foo=1"], "foo=1"),
+        (["-record", ""], "-record"),
+        (["-gdb", ""], "-gdb"),
+        (["-chardev", "null,id=a", "-chardev", "null,id=a"], "already"),
     ],
     ids=lambda value: " ".join(value),
 )
@@ -102,3 +109,42 @@ def test_bad_usage(arguments: list[str], what: str) -> None:
     status, line = run(*arguments)
     assert status == 2
     assert what in line
+
+
+@pytest.mark.parametrize("option", ["-loadvm", "-replay", "-symbols"])
+def test_what_is_no_file_is_neither_waited_for_nor_read_for_ever(option: str, tmp_path: Path) -> None:
+    fifo, zeros = tmp_path / "fifo", tmp_path / "zeros"
+    os.mkfifo(fifo)
+    with zeros.open("wb") as file:
+        file.truncate(1 << 40)  # sparse
+    for path, why in ((fifo, "not a regular file"), (Path("/dev/zero"), "not a regular file"), (zeros, str(zeros))):
+        status, line = run(option, str(path))
+        assert status == 1
+        assert why in line
+
+
+def test_what_cannot_be_written_at_the_end_is_refused_at_the_begin(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "missing" / "coverage"):
+        status, line = run("-accel", "interp", "-coverage", str(path))
+        assert status == 1
+        assert str(path) in line
+
+
+@pytest.mark.parametrize("option", ["-gdb", "-qmp", "-serial", "-monitor"])
+def test_a_socket_takes_no_other_files_place(option: str, tmp_path: Path) -> None:
+    path = tmp_path / "precious"
+    path.write_text("data")
+    status, line = run(option, f"unix:{path},server,nowait")
+    assert status == 1
+    assert "in use" in line
+    assert path.read_text() == "data"
+
+
+def test_help_that_nobody_reads_to_its_end() -> None:
+    for arguments in (["-h"], ["-version"], ["-cpu", "help"]):
+        with open("/dev/full", "w") as full:
+            done = subprocess.run(
+                [sys.executable, "-m", "pyemu", *arguments], stdout=full, stderr=subprocess.PIPE, text=True, timeout=20
+            )
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+        assert "No space left" in done.stderr

@@ -236,3 +236,17 @@ def test_bad_kernels_are_one_line_and_status_1(tmp_path, capsys, monkeypatch):
 def test_testdev():
     assert config("-device", "pc-testdev").testdev
     assert not config().testdev
+
+
+HELP = [("-M", "q35"), ("-accel", "interp"), ("-d", "unimp")]
+
+
+@pytest.mark.parametrize(("option", "word"), HELP)
+def test_help_as_a_value_lists_what_there_is(capsys, option, word):
+    assert cli.main([option, "help"]) == 0
+    assert word in capsys.readouterr().out
+
+
+def test_one_cpu_may_be_said_in_many_words():
+    for text in ("1", "cpus=1", "1,sockets=1,cores=1,threads=1", "1,maxcpus=1"):
+        assert cli.make_config(cli.Arguments(["-smp", text])).cpu == "max"

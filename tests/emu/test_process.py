@@ -1,13 +1,16 @@
 """pyemu as a process on a pseudo-terminal, with the built-in guest: keys, signals, hang-up, exit status, raw mode."""
 
+import contextlib
 import os
 import pty
+import runpy
 import select
 import signal
 import subprocess
 import sys
 import termios
 import time
+import types
 
 import pytest
 
@@ -257,3 +260,46 @@ def test_logging_instructions(tmp_path):
     assert "RAX=" in text
     assert "lidt" in text
     assert "interrupt" in text
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_end_the_first_build_at_once(number, tmp_path):
+    """Nobody waits for a compiler that has been told to stop, and its workers don't stay."""
+    child = subprocess.Popen(
+        [sys.executable, "-m", "pyemu", "-serial", "null"],
+        env=os.environ | {"PYEMU_CACHE": str(tmp_path), "PYEMU_BUILD_JOBS": "1"},
+        stderr=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+    try:
+        until = time.monotonic() + 30
+        while not (workers := children(child.pid)):
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        child.send_signal(number)
+        assert child.wait(3) == 128 + number
+        assert b"Traceback" not in child.stderr.read()
+        assert not [worker for worker in workers if os.path.exists(f"/proc/{worker}")]
+    finally:
+        child.stderr.close()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+
+
+def children(pid):
+    with open(f"/proc/{pid}/task/{pid}/children") as file:
+        return file.read().split()
+
+
+def test_ctrl_c_while_starting_leaves_no_traceback(monkeypatch):
+    """Python's own handler would leave one, in whatever is being imported."""
+    seen = []
+    cli = types.ModuleType("pyemu.cli")
+    cli.main = lambda: seen.append(signal.getsignal(signal.SIGINT)) or 0
+    monkeypatch.setitem(sys.modules, "pyemu.cli", cli)
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        assert runpy.run_module("pyemu.__main__", run_name="started")["main"]() == 0
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert seen == [signal.SIG_DFL]

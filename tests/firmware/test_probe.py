@@ -92,7 +92,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         file.truncate(1 << 40)
     for path, message in (
         (tmp_path / "missing", "No such file"),
-        (tmp_path, "is a directory"),
+        (tmp_path, "Is a directory"),
         (fifo, "not a regular file"),
         (Path("/dev/zero"), "not a regular file"),
         (empty, "is empty"),
