@@ -21,6 +21,8 @@ from pyemu.until import StopKind
 if TYPE_CHECKING:
     from pyemu.machine import Machine
 
+# Characters that no file name or command has: NUL, and surrogates, which JSON can spell alone.
+_NO_TEXT = frozenset(map(chr, (0, *range(0xD800, 0xE000))))
 _TYPES: dict[str, type] = {"integer": int, "string": str, "array": list, "boolean": bool}
 
 
@@ -62,6 +64,8 @@ def checked_arguments(command: QmpCommand, given: dict[str, Any]) -> dict[str, A
         value, wanted = given[name], kind.rstrip("?")
         if not isinstance(value, _TYPES[wanted]) or (wanted == "integer" and isinstance(value, bool)):
             raise QmpError(f"Invalid parameter type for '{name}', expected: {wanted}")
+        if isinstance(value, str) and not _NO_TEXT.isdisjoint(value):
+            raise QmpError(f"Parameter '{name}' is not text")
         checked[name.replace("-", "_")] = value
     return checked
 

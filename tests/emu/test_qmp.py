@@ -139,6 +139,8 @@ def test_keys_and_nmi(machine, client):
     assert client.execute("send-key", keys=keys, **{"hold-time": 5}) == {"return": {}}
     assert machine.board.i8042.keyboard.state.queue
     assert client.execute("inject-nmi") == {"return": {}}
+    for text in ("savevm ./\ud800", "savevm ./a\0b"):
+        assert "not text" in error(client.execute("human-monitor-command", **{"command-line": text}))[1]
     odd = [{"type": "qcode", "data": []}]
     for bad in (odd, [{"type": "number", "data": 5}], [{"type": "qcode", "data": "hyper"}], [5], [{"type": "qcode"}]):
         assert error(client.execute("send-key", keys=bad))[0] == "GenericError"
