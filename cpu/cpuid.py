@@ -24,7 +24,7 @@ from pyemu.cpu.features import ECX as _ECX
 from pyemu.cpu.features import EDX as _EDX
 from pyemu.cpu.features import FEATURES
 from pyemu.cpu.mode import CR4_LA57, CR4_OSXSAVE, CR4_PKE, CR4_PKS, TOP_48, TOP_57
-from pyemu.cpu.models import AMD, DEFAULT_MODEL, HYGON, MODELS, VENDORS, Model, model
+from pyemu.cpu.models import AMD, DEFAULT_MODEL, HYGON, MODELS, VENDOR_SHIFT, VENDORS, Model, model
 from pyemu.cpu.primitives import call_service, service
 from pyemu.cpu.state import (
     APIC_ID,
@@ -65,8 +65,6 @@ _CR4_FEATURES = {
 }  # fmt: skip
 _CR4_ALWAYS = 1 << 8  # PCE
 
-_VENDOR_SHIFT = 16  # in State's CPUID_MODEL: above the number of the model
-
 Leaf = tuple[int, int, int, int]
 
 
@@ -76,7 +74,7 @@ def configure(s: State, chosen: Model | None = None, announced: Iterable[str] | 
     chosen = chosen or model(DEFAULT_MODEL)
     names = features.closed(chosen.features & features.IMPLEMENTED if announced is None else announced)
     number = next(n for n, known in enumerate(MODELS) if known.name == chosen.name)
-    s[CPUID_MODEL] = VENDORS.index(chosen.vendor) << _VENDOR_SHIFT | number
+    s[CPUID_MODEL] = VENDORS.index(chosen.vendor) << VENDOR_SHIFT | number
     for n, word in enumerate(features.bitmap(names)):
         s[CPU_FEATURES + n] = word
     s[LINEAR_TOP], s[LINEAR_TOP_MAX] = TOP_48, TOP_57 if "la57" in names else TOP_48
@@ -92,8 +90,8 @@ def model_of(s: State) -> Model:
 
 @lru_cache(maxsize=64)
 def _model_and_vendor(numbers: int) -> Model:
-    known = MODELS[numbers & (1 << _VENDOR_SHIFT) - 1]
-    vendor = VENDORS[numbers >> _VENDOR_SHIFT]
+    known = MODELS[numbers & (1 << VENDOR_SHIFT) - 1]
+    vendor = VENDORS[numbers >> VENDOR_SHIFT]
     return known if known.vendor == vendor else replace(known, vendor=vendor)
 
 

@@ -20,8 +20,10 @@ from pyemu.cpu import mode, tlb
 from pyemu.cpu.faults import DR6_BS, raise_debug
 from pyemu.cpu.flags import RF
 from pyemu.cpu.mode import CR4_DE
+from pyemu.cpu.models import INTEL_NUMBER, VENDOR_SHIFT
 from pyemu.cpu.primitives import leave_block
 from pyemu.cpu.state import (
+    CPUID_MODEL,
     CR4,
     CS,
     DEBUGCTL,
@@ -138,9 +140,9 @@ def resumes(s: State) -> int:
 
 # ---- instructions ---------------------------------------------------------------------------------------------------
 def at_breakpoint(s: State) -> int:
-    """#DB as a fault if the instruction at RIP has a breakpoint. Behind MOV SS it counts as little as under RF (SDM 3,
-    6.8.3)."""
-    if s[STACK_SHADOW] > s[ICOUNT] or resumes(s):
+    """#DB as a fault if the instruction at RIP has a breakpoint. Intel's processors have none behind MOV SS, as if RF
+    were set (SDM 3, 6.8.3); AMD's have (Zen 4 does)."""
+    if resumes(s) or (s[STACK_SHADOW] > s[ICOUNT] and s[CPUID_MODEL] >> VENDOR_SHIFT == INTEL_NUMBER):
         return 0
     linear = s[RIP]
     if s[MODE] & mode.CODE64 == 0:

@@ -17,6 +17,8 @@ from pyemu.cpu.features import IMPLEMENTED
 
 AMD, INTEL, HYGON = "AuthenticAMD", "GenuineIntel", "HygonGenuine"
 VENDORS = AMD, INTEL, HYGON  # of all models, and what -cpu vendor= takes
+INTEL_NUMBER = VENDORS.index(INTEL)
+VENDOR_SHIFT = 16  # where State's CPUID_MODEL has the number of the vendor, above the number of the model
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,6 @@ NOT_ON_QEMU = {
 KNOWN: dict[str, str] = {
     "debug.unaligned_address": "SDM 3, 18.2.5: the low bits of an address that the length spans don't count",
     "debug.two": "SDM 3, 18.2.3: every breakpoint that is met sets its bit",
-    "debug.instruction_after_ss": "SDM 3, 6.8.3: a breakpoint behind MOV SS counts as little as under RF",
     "debug.detect": "SDM 3, 18.3.1.3: DR7.GD makes any access to a debug register a fault",
     "debug.data_of_ss": "SDM 3, 6.8.3: traps of MOV SS wait for the end of the next instruction",
     "debug.icebp": "SDM 3, 18.3.1.6: INT1 is there, and raises #DB",
