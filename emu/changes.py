@@ -7,16 +7,16 @@ replay. What devices and loaders write (`GuestRam.write`) follows from the guest
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from pyemu.memory import GuestRam, OutOfRange
+from pyemu.part import Part
 from pyemu.registers import Registers
 from pyemu.snapshot_error import SnapshotError
 from pyemu.virtual import read_virtual, translate, write_virtual
 
 if TYPE_CHECKING:
     from pyemu.cpu.state import State
-    from pyemu.machine import Machine
     from pyemu.outside import Outside
     from pyemu.recording import Recording
 
@@ -32,7 +32,7 @@ class PhysicalMemory:
         self.is_ram = ram.is_ram
 
 
-class Changeable:
+class Changeable(Part):
     """Base of `Machine`. Raises SnapshotError for a change to what can't be changed any more."""
 
     state: State
@@ -78,7 +78,7 @@ class Changeable:
         """Let what a debugger does reach the guest now; gives what that gives."""
         if self._recording is None:
             return self.outside.sources[source](data)
-        machine = cast("Machine", self)
+        machine = self._machine
         machine.prepare()
         if machine.loop.is_here and not machine.hooks.between:
             raise SnapshotError("a hook within an instruction can't change what a history is kept of")
@@ -111,18 +111,18 @@ class Changeable:
     def _port_read(self, text: str) -> int:
         """Which may change a device."""
         port, size = text.split()
-        return cast("Machine", self).host.port_read(int(port, 16), int(size))
+        return self._machine.host.port_read(int(port, 16), int(size))
 
     def _port_written(self, text: str) -> None:
         port, size, value = text.split()
-        cast("Machine", self).host.port_write(int(port, 16), int(size), int(value, 16))
+        self._machine.host.port_write(int(port, 16), int(size), int(value, 16))
 
     def _gdb_register_changes(self, text: str) -> None:
         """`architecture name value`, as gdb's target description for the architecture means it."""
         from pyemu.gdbserver.description import describe
 
         architecture, name, value = text.split()
-        machine = cast("Machine", self)
+        machine = self._machine
         description = describe(self.state, architecture, lambda _: machine.host.get_tpr())
         register = description.registers[description.number(name)]
         if register.set is None:

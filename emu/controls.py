@@ -4,18 +4,18 @@ recorded; typing at a serial port goes the same way (`serialport`)."""
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from pyemu.keys import parse as parse_keys
 from pyemu.outside import Outside
+from pyemu.part import Part
 from pyemu.snapshot_error import SnapshotError
 
 if TYPE_CHECKING:
     from pyemu.board import Board
-    from pyemu.machine import Machine
 
 
-class Controllable:
+class Controllable(Part):
     """Base of `Machine`. Raises SnapshotError while that replays its past."""
 
     board: Board
@@ -25,7 +25,7 @@ class Controllable:
 
     def wire_controls(self) -> None:
         """Say what each of them does."""
-        loop = cast("Machine", self).loop
+        loop = self._machine.loop
         for source, receive in (
             ("keyboard", self._press),
             ("reset button", lambda _: loop.ask_reset() if loop.history is None else loop.reset()),
@@ -43,7 +43,7 @@ class Controllable:
     def power_button(self) -> None:
         """As if the power button was pressed: the guest gets an ACPI event."""
         self._check_present("power button")
-        cast("Machine", self).tell("POWERDOWN")
+        self._machine.tell("POWERDOWN")
         self._from_outside("power button")
 
     def inject_nmi(self) -> None:

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from pyemu.part import Part
 from pyemu.until import A_LOOK, RESUMABLE, Stop, StopKind
 
 if TYPE_CHECKING:
-    from pyemu.machine import Machine
     from pyemu.runloop import RunLoop
 
 Listener = Callable[[str, dict[str, Any]], None]
@@ -28,7 +28,7 @@ _REASONS = {
 }
 
 
-class Events:
+class Events(Part):
     """Mixed into `Machine`."""
 
     loop: RunLoop
@@ -80,14 +80,15 @@ class Events:
             self._quiet -= 1
 
     @contextmanager
-    def standing(self: Machine) -> Iterator[None]:  # type: ignore[misc]
+    def standing(self) -> Iterator[None]:
         """The processor stands still for as long as the block lasts, without anybody being told."""
-        was_running = self.running
+        machine = self._machine
+        was_running = machine.running
         with self.unannounced():
             try:
                 if was_running:
-                    self.pause(A_LOOK)
+                    machine.pause(A_LOOK)
                 yield
             finally:
                 if was_running and self.loop.final is None:
-                    self.resume()
+                    machine.resume()

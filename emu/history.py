@@ -106,14 +106,12 @@ class History:
         if self.recording.is_kept:
             raise SnapshotError(f"the run is being recorded to {path}: its past can't be changed")
         del self.recording.entries[self.position :]
-        self.mode, self.frontier = Mode.RECORD, None
         self._furthest = count = self._machine.state[ICOUNT]
         for checkpoint in list(self.checkpoints):
             if checkpoint.snapshot.instructions > count or checkpoint.position > self.position:
                 self.checkpoints.remove(checkpoint)
                 self._machine.snapshots.drop(checkpoint.snapshot)
-        for port in self._machine.serial_ports:
-            port.resume_input()
+        self._be_present()
 
     # ---- for the run loop ---------------------------------------------------------------------------------
 
@@ -199,22 +197,25 @@ class History:
         now = self.now
         message = f"the replay differs from the recording at instruction {now.instructions}, {now.ns} ns: {what}"
         self._machine.loop.ask_stop(Stop(StopKind.FAILURE, 1, message))
-        self._record_from_here()
+        self._leave_recording()
+        self._be_present()
 
     def _replayed(self) -> None:
         """The end of the past."""
-        if not self.recording.is_read:
-            self.mode, self.frontier = Mode.RECORD, None  # what was interrupted goes on
-        else:
-            self._record_from_here()
+        if self.recording.is_read:
+            self._leave_recording()
             message = f"the recording is over: {self.now.instructions} instructions, {self.checks} checks agree"
             self._machine.loop.ask_stop(Stop(StopKind.HISTORY_END, 0, message, event="end"))
+        self._be_present()
+
+    def _be_present(self) -> None:
+        """What comes from outside from now on reaches the guest, and is recorded."""
+        self.mode, self.frontier = Mode.RECORD, None
         for port in self._machine.serial_ports:
             port.resume_input()
 
-    def _record_from_here(self) -> None:
-        self.mode = Mode.RECORD
-        self.frontier = None
+    def _leave_recording(self) -> None:
+        """What was read from a file is over."""
         self._next_check = self._machine.state[ICOUNT] + CHECK_EVERY
         self._machine.tracker.look_from_here()
         self.recording.is_read = False  # what comes now is in memory only
@@ -267,7 +268,8 @@ class History:
     def restart(self) -> None:
         """The machine is in quite another state: its past begins here."""
         self.recording = Recording()
-        self.mode, self.frontier, self.position, self._furthest = Mode.RECORD, None, 0, 0
+        self.position = self._furthest = 0
+        self._be_present()
         for checkpoint in self.checkpoints:
             self._machine.snapshots.drop(checkpoint.snapshot)
         self.checkpoints = []

@@ -12,15 +12,15 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from pyemu.hooks import Watchpoint
+from pyemu.part import Part
 from pyemu.snapshot_error import SnapshotError
 from pyemu.until import A_LOOK, HOOKED, Instructions, Stop, StopKind
 
 if TYPE_CHECKING:
     from pyemu.history import Checkpoint, History
-    from pyemu.machine import Machine
 
 _PATIENCE_S = 0.2  # how long an interrupt may go unheard
 
@@ -29,15 +29,11 @@ class Interrupted(SnapshotError):
     """Somebody didn't want to wait."""
 
 
-class Reversible:
+class Reversible(Part):
     """Base of `Machine`. Raises SnapshotError where the machine keeps no history."""
 
     history: History | None
     _interrupt: threading.Event | None = None
-
-    @property
-    def _me(self) -> Machine:
-        return cast("Machine", self)
 
     @property
     def can_reverse(self) -> bool:
@@ -59,7 +55,7 @@ class Reversible:
 
     def goto(self, count: int) -> None:
         """Be where this many instructions have been executed, in the past or the future; nothing hooked stops it."""
-        machine, past = self._me, self._past()
+        machine, past = self._machine, self._past()
         machine.pause(A_LOOK)
         machine.loop.revive()
         with machine.unannounced(), machine.hooks.suspended():
@@ -70,7 +66,7 @@ class Reversible:
 
     def reverse_step(self, count: int = 1) -> Stop:
         """Undo instructions."""
-        first, target = self._first().snapshot.instructions, self._me.instructions - count
+        first, target = self._first().snapshot.instructions, self._machine.instructions - count
         try:
             self.goto(max(first, target))
         except Interrupted:
@@ -82,7 +78,7 @@ class Reversible:
     def reverse_continue(self) -> Stop:
         """Go back to the last moment at which a breakpoint or watchpoint would have stopped the guest, or to the
         beginning (then the stop is HISTORY_END)."""
-        with self._me.unannounced():
+        with self._machine.unannounced():
             try:
                 stop = self._back_to_stop()
             except Interrupted:
@@ -90,12 +86,12 @@ class Reversible:
         return self._announce(stop)
 
     def _announce(self, stop: Stop) -> Stop:
-        if not self._me._quiet:
-            self._me.tell_stop(stop)
+        if not self._machine._quiet:
+            self._machine.tell_stop(stop)
         return stop
 
     def _back_to_stop(self) -> Stop:
-        machine, past = self._me, self._past()
+        machine, past = self._machine, self._past()
         machine.pause(A_LOOK)
         machine.loop.revive()
         end = machine.instructions
@@ -113,7 +109,7 @@ class Reversible:
 
     def last_write(self, address: int, length: int = 1) -> Stop:
         """Go back to where bytes at a linear address were last written, right behind the instruction that did it."""
-        machine = self._me
+        machine = self._machine
         watch = Watchpoint(machine.hooks, address, length, "w", None, None)
         with machine.hooks.suspended():
             machine.hooks.add(watch)
@@ -129,14 +125,14 @@ class Reversible:
         return checkpoints[0]
 
     def _go_back(self, to: Checkpoint) -> None:
-        with self._me.stopped(), _whole():
-            self._me.loop.settle()
+        with self._machine.stopped(), _whole():
+            self._machine.loop.settle()
             self._past().go_back(to)
-            self._me.hooks.here_is_new()
+            self._machine.hooks.here_is_new()
 
     def _last_stop_between(self, start: Checkpoint, end: int) -> tuple[int, Stop] | None:
         """The last stop on the way from a checkpoint to (before) an instruction count."""
-        machine = self._me
+        machine = self._machine
         found: tuple[int, Stop] | None = None
         self._go_back(start)
         while machine.instructions < end:
@@ -150,7 +146,7 @@ class Reversible:
         return found
 
     def _forward(self, count: int) -> None:
-        machine = self._me
+        machine = self._machine
         while machine.instructions < count:
             stop = self._run(count)
             if stop.kind not in (StopKind.CONDITION, StopKind.HISTORY_END):
@@ -158,7 +154,7 @@ class Reversible:
 
     def _run(self, count: int) -> Stop:
         """Forward to an instruction count, or to what stops the guest before; raises Interrupted."""
-        machine = self._me
+        machine = self._machine
         while True:
             if self._interrupt is not None and self._interrupt.is_set():
                 raise Interrupted(f"interrupted at instruction {machine.instructions}")

@@ -11,17 +11,17 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from pyemu import snapshot_file
 from pyemu.config import Icount, MachineConfig
+from pyemu.part import Part
 from pyemu.snapshot import Snapshot, SnapshotTree, capture, check_devices, put_back_cpu, put_back_devices
 from pyemu.snapshot_error import SnapshotError
 from pyemu.tracking import PageTracker
 
 if TYPE_CHECKING:
     from pyemu.history import History
-    from pyemu.machine import Machine
     from pyemu.recording import Recording
 
 
@@ -53,7 +53,7 @@ def recorded(config: MachineConfig) -> tuple[MachineConfig, Recording | None]:
     return config, Recording.create(config.record, options)
 
 
-class Savable:
+class Savable(Part):
     """Base of `Machine`."""
 
     tracker: PageTracker
@@ -68,10 +68,6 @@ class Savable:
         machine = self._machine
         with machine.standing(), self._lock:
             yield
-
-    @property
-    def _machine(self) -> Machine:
-        return cast("Machine", self)
 
     # ---- record and replay -------------------------------------------------------------------------------
 
