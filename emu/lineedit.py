@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _SIZE = (24, 80)  # of a terminal that can't be asked
 _TERMINAL = "xterm"
+_CTRL_C = b"\x03"
 
 
 @dataclass(frozen=True)
@@ -48,13 +49,17 @@ class LineEditor:
         execute: Callable[[str], None],
         complete: Callable[[str], list[str]],
         history: Iterable[str],
+        interrupt: threading.Event,
     ) -> None:
-        """`complete` gives what the last word of a line may become; `history` is oldest first."""
+        """`complete` gives what the last word of a line may become; `history` is oldest first; Ctrl-C sets `interrupt`
+        while `execute` works."""
         self._prompt = prompt
         self._send = send
         self._execute = execute
         self._complete = complete
         self._history = list(history)
+        self._interrupt = interrupt
+        self._executing = False
         self._first = ""
         self._pipe: Any = None
         self._app: Any = None
@@ -72,6 +77,9 @@ class LineEditor:
     def feed(self, data: bytes) -> None:
         """Keys. What the pipe can't hold while a command runs is dropped."""
         with self._lock:
+            if self._executing and _CTRL_C in data:
+                self._interrupt.set()
+                data = data.rpartition(_CTRL_C)[2]
             if self._pipe is not None:
                 try:
                     os.write(self._pipe.pipe.write_fd, data)
@@ -118,9 +126,19 @@ class LineEditor:
                     text = ""
                 line = ""
                 if text and not self._closed:
-                    self._execute(text)
+                    self._execute_interruptibly(text)
             with self._lock:
                 self._pipe = None
+
+    def _execute_interruptibly(self, text: str) -> None:
+        with self._lock:
+            self._interrupt.clear()
+            self._executing = True
+        try:
+            self._execute(text)
+        finally:
+            with self._lock:
+                self._executing = False
 
     def _session(self, pipe: Any) -> Any:
         from prompt_toolkit import PromptSession

@@ -97,6 +97,7 @@ class Machine(Hookable, Controllable, Changeable, Savable, Reversible, Inspectab
         self._lock = threading.RLock()
         self._cond = threading.Condition(self._lock)
         self._stopped = threading.Event()
+        self._travels = threading.RLock()
         self._last_stop = Stop(StopKind.PAUSED)
         self._started = False
         self.accelerator: Accelerator | None = None

@@ -2,11 +2,14 @@
 
 Its commands are in `monitor_table`. Plain text is taken as it comes, so that a script can talk to the monitor through a
 pipe or a socket; the first key that asks for more (cursor keys, Tab, Ctrl-R ...) brings the line editor (`lineedit`).
-Commands run on the I/O thread, or then on the editor's; those that look at the processor stop it meanwhile.
+Commands run on the I/O thread, or then on the editor's; those that look at the processor stop it meanwhile. Those that
+may take long (`Command.long`) run on a thread of their own, so that Ctrl-C is heard.
 """
 
 from __future__ import annotations
 
+import threading
+import time
 from typing import TYPE_CHECKING
 
 from pyemu.chardev import Chardev, MuxEnd
@@ -20,6 +23,9 @@ if TYPE_CHECKING:
 _PROMPT = "(pyemu) "
 _MAX_LINE = 1024
 _MOST_REMEMBERED = 1000  # lines
+_MOST_TYPED_AHEAD = 4096  # bytes, while a command runs
+_PROGRESS_S = 1.0
+_ERASE = "\r\x1b[K"
 _RETURN, _NEWLINE, _BACKSPACE, _DELETE, _CTRL_C, _CTRL_U = 0x0D, 0x0A, 0x08, 0x7F, 0x03, 0x15
 # Tab and Escape, and of the control keys: A B D E F G K L N P R S T W X Y _
 _EDITING = frozenset((0x09, 0x1B, 1, 2, 4, 5, 6, 7, 11, 12, 14, 16, 18, 19, 20, 23, 24, 25, 0x1F))
@@ -30,6 +36,13 @@ class Monitor:
 
     def __init__(self, machine: Machine, chardev: Chardev) -> None:
         self.session = Session(machine)
+        self.session.listens = True
+        self.session.progress = self._progress
+        self._told = 0.0  # when progress was shown last, or a command began
+        self._shows_progress = False
+        self._keys = threading.RLock()  # input is taken by one thread at a time
+        self._aside: threading.Thread | None = None  # runs a long command
+        self._ahead = bytearray()  # typed meanwhile
         self._chardev = chardev
         self._line = ""
         self._history: list[str] = []
@@ -48,12 +61,17 @@ class Monitor:
             self._editor.close()
             self._editor = None
         self._line = ""
+        self._ahead.clear()
         self._focused()
 
     def close(self) -> None:
         self._closed = True
+        self.session.interrupt.set()
         if self._editor is not None:
             self._editor.close()
+        aside = self._aside
+        if aside is not None and aside is not threading.current_thread():
+            aside.join(timeout=2.0)
 
     def stopped(self, stop: Stop) -> None:
         """The guest has stopped: say why, if a breakpoint or the like is the reason."""
@@ -63,7 +81,7 @@ class Monitor:
 
         text = describe_stop(self.session.machine, stop)
         if text:
-            self._write(f"\r\x1b[K{text}\r\n")
+            self._write(f"{_ERASE}{text}\r\n")
             self._prompt()
 
     def _prompt(self) -> None:
@@ -81,7 +99,14 @@ class Monitor:
         self._chardev.write(text.encode())
 
     def _input(self, data: bytes) -> None:
+        with self._keys:
+            self._take(data)
+
+    def _take(self, data: bytes) -> None:
         for at, byte in enumerate(data):
+            if self._aside is not None:
+                self._type_ahead(data[at:])
+                return
             if self._editor is None and byte in _EDITING and not self._closed:
                 self._start_editor()
             if self._editor is not None:
@@ -93,10 +118,11 @@ class Monitor:
         from pyemu.completion import complete
         from pyemu.lineedit import LineEditor
 
-        self._write("\r\x1b[K")  # it draws the line anew
+        self._write(_ERASE)  # it draws the line anew
         session = self.session
         editor = LineEditor(
-            _PROMPT, self._chardev.write, self._answer, lambda line: complete(session, line), self._history
+            _PROMPT, self._chardev.write, self._answer, lambda line: complete(session, line), self._history,
+            session.interrupt,
         )
         editor.start(self._line)
         self._line, self._editor = "", editor
@@ -108,6 +134,9 @@ class Monitor:
         if byte in (_RETURN, _NEWLINE):
             self._write("\r\n")
             line, self._line = self._line, ""
+            if self.session.is_long(line):
+                self._begin_aside(line)
+                return
             self._answer(line)
             self._write(_PROMPT)
         elif byte in (_BACKSPACE, _DELETE):
@@ -121,11 +150,45 @@ class Monitor:
             self._line += chr(byte)
             self._write(chr(byte))
 
+    # ---- long commands ---------------------------------------------------------------------------------------------
+    def _begin_aside(self, line: str) -> None:
+        self.session.interrupt.clear()
+        self._aside = threading.Thread(target=self._run_aside, args=(line,), name="pyemu-monitor-command", daemon=True)
+        self._aside.start()
+
+    def _run_aside(self, line: str) -> None:
+        self._answer(line)
+        with self._keys:
+            self._aside = None
+            ahead, self._ahead = bytes(self._ahead), bytearray()
+            if not self._closed:
+                self._write(_PROMPT)
+                self._take(ahead)
+
+    def _type_ahead(self, data: bytes) -> None:
+        if _CTRL_C in data:
+            self.session.interrupt.set()
+            self._ahead.clear()
+            data = data.rpartition(bytes((_CTRL_C,)))[2]
+        self._ahead += data[: _MOST_TYPED_AHEAD - len(self._ahead)]
+
+    def _progress(self, text: str) -> None:
+        """A line that the next one replaces."""
+        now = time.monotonic()
+        if now - self._told >= _PROGRESS_S:
+            self._told, self._shows_progress = now, True
+            self._write(f"{_ERASE}{text} (Ctrl-C ends it here)")
+
     def _answer(self, line: str) -> None:
         if line.strip():
             self._history.append(line)
             del self._history[:-_MOST_REMEMBERED]
-        for reply in self.execute(line).splitlines():
+        self._told = time.monotonic()
+        replies = self.execute(line).splitlines()
+        if self._shows_progress:
+            self._shows_progress = False
+            self._write(_ERASE)
+        for reply in replies:
             self._write(reply + "\r\n")
 
     def execute(self, line: str) -> str:

@@ -6,8 +6,9 @@ from pyemu.log import ITEMS, LogError, parse_items
 from pyemu.monitor_table import COMMANDS, CommandError, Session, command, find
 from pyemu.until import Instructions
 
-_STEP_WAIT_S = 2.0
-_MOST_STEPS = 1_000_000
+_STEP_WAIT_S = 2.0  # for a processor that executes nothing
+_SLICE_S = 0.1
+_MOST_STEPS = 1_000_000  # where nobody can interrupt
 
 
 @command("help", "[COMMAND]", "this list, or what one command does", aliases=("?",), completes="command")
@@ -41,12 +42,13 @@ def cont(session: Session, arguments: str) -> str:
     return ""
 
 
-@command("step", "[N]", "execute one instruction, or N, and show the next", aliases=("si",))
+@command("step", "[N]", "execute one instruction, or N, and show the next", aliases=("si",), long=True)
 def step(session: Session, arguments: str) -> str:
-    """The I/O thread waits meanwhile, so the number is bounded, and a halted processor isn't waited for long."""
+    """Through QMP and gdb the I/O thread waits meanwhile, so there the number is bounded; a halted processor isn't
+    waited for long."""
     machine = session.machine
     count = session.evaluate(arguments) if arguments else 1
-    if not 1 <= count <= _MOST_STEPS:
+    if count < 1 or (count > _MOST_STEPS and not session.listens):
         raise CommandError(f"steps are 1 to {_MOST_STEPS}")
     if machine.loop.final is not None:
         raise CommandError("the guest is over")
@@ -55,12 +57,27 @@ def step(session: Session, arguments: str) -> str:
     machine.prepare()
     machine.loop.set_conditions([Instructions(count)])
     machine.resume()
-    if not machine.loop.wait_parked(_STEP_WAIT_S):
-        machine.pause()
+    why = _await_steps(session)
     machine.loop.set_conditions([])
     done = machine.instructions - before
-    lines = [] if done == count else [f"{done} instructions; the processor waits for an interrupt"]
+    lines = [] if done == count else [f"{done} instructions{why}"]
     return "\n".join([*lines, session.execute("x/1i $cs_base + $rip")])
+
+
+def _await_steps(session: Session) -> str:
+    """Wait until the machine stands; why it does so early."""
+    machine = session.machine
+    last, idle = machine.instructions, 0.0
+    while not machine.loop.wait_parked(_SLICE_S):
+        now = machine.instructions
+        idle = idle + _SLICE_S if now == last else 0.0
+        last = now
+        if session.interrupt.is_set() or idle >= _STEP_WAIT_S:
+            machine.pause()
+            return ", then interrupted" if session.interrupt.is_set() else "; the processor waits for an interrupt"
+        if session.progress is not None:
+            session.progress(f"at instruction {now}")
+    return ""
 
 
 @command("system_reset", "", "press the reset button")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from pyemu.monitor_break import describe_stop
 from pyemu.monitor_table import CommandError, Session, command, info
+from pyemu.reverse import Interrupted
 from pyemu.until import StopKind
 
 if TYPE_CHECKING:
@@ -74,33 +75,51 @@ def _report(session: Session, stop: Stop) -> str:
     text = describe_stop(session.machine, stop)
     if stop.kind is StopKind.HISTORY_END:
         text = stop.message or "the end of the history"
+    elif stop.kind is StopKind.PAUSED:
+        text = _where_interrupted(session)
     return "\n".join([*([text] if text else []), session.execute("x/1i $cs_base + $rip")])
 
 
-@command("reverse-step", "[N]", "undo one instruction, or N", aliases=("rsi",))
+def _where_interrupted(session: Session) -> str:
+    machine, history = session.machine, session.machine.history
+    text = f"interrupted at instruction {machine.instructions}"
+    if history is not None and history.frontier is not None:
+        text += f", in the past; the present is at {history.frontier.instructions}"
+    return text
+
+
+@command("reverse-step", "[N]", "undo one instruction, or N", aliases=("rsi",), long=True)
 def reverse_step(session: Session, arguments: str) -> str:
     count = session.evaluate(arguments) if arguments else 1
-    return _report(session, session.machine.reverse_step(count))
+    with session.travelling() as machine:
+        return _report(session, machine.reverse_step(count))
 
 
-@command("reverse-continue", "", "back to the last breakpoint or watchpoint", aliases=("rc",))
+@command("reverse-continue", "", "back to the last breakpoint or watchpoint", aliases=("rc",), long=True)
 def reverse_continue(session: Session, arguments: str) -> str:
-    return _report(session, session.machine.reverse_continue())
+    with session.travelling() as machine:
+        return _report(session, machine.reverse_continue())
 
 
-@command("last-write", "ADDRESS [LENGTH]", "back to the last write to memory", completes="symbol")
+@command("last-write", "ADDRESS [LENGTH]", "back to the last write to memory", completes="symbol", long=True)
 def last_write(session: Session, arguments: str) -> str:
     words = _one(arguments, "last-write ADDRESS [LENGTH]").split()
     length = session.evaluate(words.pop()) if len(words) > 1 and words[-1].isdigit() else 1
     address = session.evaluate(" ".join(words))
-    return _report(session, session.machine.last_write(address, length))
+    with session.travelling() as machine:
+        return _report(session, machine.last_write(address, length))
 
 
-@command("goto", "COUNT", "to where so many instructions have been executed, in the past or the future")
+@command("goto", "COUNT", "to where so many instructions have been executed, in the past or the future", long=True)
 def goto(session: Session, arguments: str) -> str:
     count = session.evaluate(arguments)
-    session.machine.goto(count)
-    return session.execute("x/1i $cs_base + $rip")
+    lines = []
+    with session.travelling() as machine:
+        try:
+            machine.goto(count)
+        except Interrupted:
+            lines.append(_where_interrupted(session))
+    return "\n".join([*lines, session.execute("x/1i $cs_base + $rip")])
 
 
 @info("replay", "what is recorded or replayed, and how far")

@@ -11,6 +11,7 @@ where QEMU has the command.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -44,6 +45,7 @@ class Command:
     function: Function
     aliases: tuple[str, ...] = ()
     completes: str = ""
+    long: bool = False  # may take a while: ends early where Session.interrupt is set
 
     @property
     def usage(self) -> str:
@@ -55,12 +57,12 @@ TOPICS: dict[str, Command] = {}  # of info
 
 
 def command(
-    name: str, arguments: str, text: str, *, aliases: tuple[str, ...] = (), completes: str = ""
+    name: str, arguments: str, text: str, *, aliases: tuple[str, ...] = (), completes: str = "", long: bool = False
 ) -> Callable[[Function], Function]:
     """Add a command to the table."""
 
     def decorate(function: Function) -> Function:
-        COMMANDS[name] = Command(name, arguments, text, function, aliases, completes)
+        COMMANDS[name] = Command(name, arguments, text, function, aliases, completes, long)
         return function
 
     return decorate
@@ -93,18 +95,34 @@ def starting_with(prefix: str, names: Iterator[str] | dict[str, Command]) -> lis
     return sorted(name for name in names if name.startswith(prefix))
 
 
+def _split(line: str) -> tuple[str, str]:
+    """The name of a command, and the rest."""
+    name, _, rest = line.strip().partition(" ")
+    if "/" in name:  # `x/4i $rip`
+        name, _, form = name.partition("/")
+        rest = f"/{form} {rest}"
+    return name, rest
+
+
 class Session:
     """What commands work on: one machine, whoever types (a monitor, QMP, a program)."""
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
+        self.interrupt = threading.Event()  # Ctrl-C, from another thread than the command's
+        self.listens = False  # for Ctrl-C
+        self.progress: Callable[[str], None] | None = None  # told now and then how far a long command is
+
+    def is_long(self, line: str) -> bool:
+        """Whether it may take so long that whoever runs it should listen for Ctrl-C meanwhile."""
+        name, _ = _split(line)
+        load()
+        known = find(name)
+        return known is not None and known.long
 
     def execute(self, line: str) -> str:
         """Run one command; the reply, possibly empty."""
-        name, _, rest = line.strip().partition(" ")
-        if "/" in name:  # `x/4i $rip`
-            name, _, form = name.partition("/")
-            rest = f"/{form} {rest}"
+        name, rest = _split(line)
         if not name:
             return ""
         load()
@@ -119,6 +137,12 @@ class Session:
     def evaluate(self, text: str) -> int:
         """An expression with registers and symbols."""
         return evaluate(text, self.machine.regs, self.machine.symbols)
+
+    @contextmanager
+    def travelling(self) -> Iterator[Machine]:
+        """The machine, while it goes through its past or future until Ctrl-C."""
+        with self.machine.interruptible(self.interrupt, self.progress):
+            yield self.machine
 
     @contextmanager
     def stopped(self) -> Iterator[Machine]:

@@ -2,14 +2,15 @@
 
 Going back is going to a checkpoint before and running forward again. To find the last stop before the present moment,
 the way from a checkpoint is run once, with everything that would stop the guest, and noted; then once more, up to it.
-Who interrupts this (Ctrl-C) finds the guest somewhere on the way, in its past, from where it can go on or back.
+Who interrupts this (Ctrl-C) finds the guest somewhere on the way, in its past, from where it can go on or back. Only
+one thread at a time travels.
 """
 
 from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -34,6 +35,8 @@ class Reversible(Part):
 
     history: History | None
     _interrupt: threading.Event | None = None
+    _progress: Callable[[str], None] | None = None
+    _travels: threading.RLock
 
     @property
     def can_reverse(self) -> bool:
@@ -45,20 +48,34 @@ class Reversible(Part):
         return self.history
 
     @contextmanager
-    def interruptible(self, interrupt: threading.Event) -> Iterator[None]:
-        """What goes back or forth in here ends early when another thread sets `interrupt`."""
-        self._interrupt = interrupt
+    def interruptible(
+        self, interrupt: threading.Event, progress: Callable[[str], None] | None = None
+    ) -> Iterator[None]:
+        """What goes back or forth in here ends early when another thread sets `interrupt`, and tells `progress` a few
+        times a second how far it is."""
+        with self._alone():
+            before = self._interrupt, self._progress
+            self._interrupt, self._progress = interrupt, progress
+            try:
+                yield
+            finally:
+                self._interrupt, self._progress = before
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        if not self._travels.acquire(blocking=False):
+            raise SnapshotError("the machine is on a way through its past already; Ctrl-C there ends it")
         try:
             yield
         finally:
-            self._interrupt = None
+            self._travels.release()
 
     def goto(self, count: int) -> None:
         """Be where this many instructions have been executed, in the past or the future; nothing hooked stops it."""
         machine, past = self._machine, self._past()
-        machine.pause(A_LOOK)
-        machine.loop.revive()
-        with machine.unannounced(), machine.hooks.suspended():
+        with self._alone(), machine.unannounced(), machine.hooks.suspended():
+            machine.pause(A_LOOK)
+            machine.loop.revive()
             if count < machine.instructions:
                 self._go_back(past.before(count))
             self._forward(count)
@@ -78,7 +95,7 @@ class Reversible(Part):
     def reverse_continue(self) -> Stop:
         """Go back to the last moment at which a breakpoint or watchpoint would have stopped the guest, or to the
         beginning (then the stop is HISTORY_END)."""
-        with self._machine.unannounced():
+        with self._alone(), self._machine.unannounced():
             try:
                 stop = self._back_to_stop()
             except Interrupted:
@@ -111,7 +128,7 @@ class Reversible(Part):
         """Go back to where bytes at a linear address were last written, right behind the instruction that did it."""
         machine = self._machine
         watch = Watchpoint(machine.hooks, address, length, "w", None, None)
-        with machine.hooks.suspended():
+        with self._alone(), machine.hooks.suspended():
             machine.hooks.add(watch)
             try:
                 return self.reverse_continue()
@@ -158,6 +175,8 @@ class Reversible(Part):
         while True:
             if self._interrupt is not None and self._interrupt.is_set():
                 raise Interrupted(f"interrupted at instruction {machine.instructions}")
+            if self._progress is not None:
+                self._progress(f"at instruction {machine.instructions}, on the way to {count}")
             stop = machine.run(until=Instructions(count - machine.instructions), timeout=_PATIENCE_S)
             if stop.kind is StopKind.PAUSED and stop.message != A_LOOK:
                 raise Interrupted(f"stopped at instruction {machine.instructions}")
