@@ -133,6 +133,7 @@ KNOWN_ON_BOCHS = {
     "apic.send_illegal_vector": "SDM 3, 10.5.3: a vector below 16 that is sent sets bit 5, one that is received bit 6",
     "apic.error_interrupt": KNOWN["apic.error_interrupt"],
     "apic.enabled_again": KNOWN["apic.enabled_again"],
+    "debug.instruction_after_ss": "Zen 4 stops there; Bochs does as Intel's processors do (SDM 3, 6.8.3)",
     "debug.detect": "SDM 3, 17.3.1.1: RF is set in the flags that a fault pushes; 17.2.3: reserved bits of DR6 are 1",
     "exceptions.ist_noncanonical": "SDM 3, 6.14.5: the error code of a bad stack from the TSS is 0",
     "exceptions.rsp0_noncanonical": "SDM 3, 6.14.5: the error code of a bad stack from the TSS is 0, with EXT",
