@@ -281,7 +281,7 @@ def check_header(s: State, linear: int) -> int:
     get(s, linear + AT_XSTATE_BV, 8)
     present = s[VALUE]
     if format_word & COMPACTED:
-        reserved = reserved | (format_word & ~(s[XCR0] | COMPACTED)) | (present & ~format_word)
+        reserved = reserved | (format_word & ~(s[XCR0] | COMPACTED)) | (present & ~(format_word ^ COMPACTED))
     else:
         reserved = reserved | format_word | (present & ~s[XCR0])
     if reserved:

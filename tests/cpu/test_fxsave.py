@@ -200,6 +200,16 @@ def test_compacted_header_is_checked_to_its_end(twin: Twin) -> None:
     assert m.s[FAULT_VECTOR] == GP
 
 
+def test_compacted_header_marks_no_component_63(twin: Twin) -> None:
+    """Bit 63 of XCOMP_BV is the format, of XSTATE_BV it is reserved."""
+    m = machine()
+    mask(m.s, 3)
+    m.put(AREA + 24, "I", 0x1F80)
+    m.put(AREA + 512, "QQ", 1 << 63, 1 << 63 | 3)
+    assert twin(fxsave.xrstor)(m.s, AREA, 1) == 1
+    assert m.s[FAULT_VECTOR] == GP
+
+
 @pytest.mark.parametrize(
     ("name", "cr0", "cr4", "misaligned", "vector"),
     [

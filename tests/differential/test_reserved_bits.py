@@ -42,7 +42,7 @@ EXPECTED: dict[str, tuple[int, int]] = {
     "msr c0000080": (0x801, 0x400),  # SCE, NXE; LMA is read-only, LME can't change while paging is on
     "msr c0000081": (ALL, 0), "msr c000008[23]|msr c000010[012]": (ADDRESS, 0), "msr c0000084|msr c0000103": (M32, 0),
     "msr c001001[05ad]|msr c001102[0239]": (ALL, 0),  # AMD's, of family 0Fh
-    "msr c001001[6789]|msr c0010055": (0, ALL),
+    "msr c001001[6789]|msr c0010055|msr c001000[0-7]": (0, ALL),
     "cr0 64-bit": (0x6005_002E & ~(1 << 29), 0x1FFA_FFD0),  # SDM 3, 2.5: NW needs CD, WP AM NE TS EM MP
     "cr0 protected": (0x4005_002E | 1, 0x1FFA_FFD0),  # PE: until the next far transfer nothing else changes
     "cr3 64-bit|cr3 protected": (0xFFF, 0),

@@ -77,7 +77,8 @@ def test_ctrl_c_ends_the_way_back(machine: Machine, typist: Typist, editor: bool
     if editor:
         time.sleep(0.02)
     typist.type(b"info nonsense\x03")  # what was typed before Ctrl-C is given up
-    where = typist.wait(r"(interrupted at instruction \d+, in the past; the present is at \d+|breakpoint.*)")
+    ends = "breakpoint.*|the beginning of the history"
+    where = typist.wait(rf"(interrupted at instruction \d+, in the past; the present is at \d+|{ends})")
     if not editor:  # where a single thread takes the line and Ctrl-C nothing is left to chance
         assert where.startswith("interrupted"), where
     if where.startswith("interrupted"):

@@ -234,7 +234,7 @@ def test_reader_that_goes_away_ends_it():
     child.stdout.close()
     child.stdin.write(b"help\r" * 10)
     child.stdin.flush()
-    assert child.wait(5) == 1
+    assert child.wait(60) == 1
     assert b"output closed" in child.stderr.read()
     child.stdin.close()
     child.stderr.close()
