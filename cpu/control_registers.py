@@ -51,7 +51,6 @@ from pyemu.cpu.state import (
     ICOUNT,
     M64,
     PDPTE,
-    PKRS,
     PKRU,
     RAX,
     RCX,
@@ -332,20 +331,11 @@ def xsetbv(s: State) -> int:
 
 
 # ---- protection keys ---------------------------------------------------------------------------------------------
-def set_pkru(s: State, value: int) -> int:
-    """PKRU = value. The TLB holds rights as PKRU made them."""
-    if s[PKRU] != value:
-        s[PKRU] = value
-        if s[CR4] & mode.CR4_PKE:
-            tlb.flush_all(s)
-    return 0
-
-
-def set_pkrs(s: State, value: int) -> int:
-    """IA32_PKRS = value; likewise."""
-    if s[PKRS] != value:
-        s[PKRS] = value
-        if s[CR4] & mode.CR4_PKS:
+def set_keys(s: State, register: int, value: int, enabled: int) -> int:
+    """Set PKRU or PKRS, whose bit of CR4 is `enabled`. The TLB holds rights as they made them."""
+    if s[register] != value:
+        s[register] = value
+        if s[CR4] & enabled:
             tlb.flush_all(s)
     return 0
 
@@ -365,7 +355,7 @@ def wrpkru(s: State) -> int:
         return raise_fault(s, UD, 0)
     if (s[GPR + RCX] | s[GPR + RDX]) & M32:
         return raise_fault(s, GP, 0)
-    return set_pkru(s, s[GPR + RAX] & M32)
+    return set_keys(s, PKRU, s[GPR + RAX] & M32, mode.CR4_PKE)
 
 
 # ---- translation caches -------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pyemu.cpu import hooks, mode, physical, tlb
-from pyemu.cpu.control_registers import get_edx_eax, privileged, put_edx_eax, set_pkrs
+from pyemu.cpu.control_registers import get_edx_eax, privileged, put_edx_eax, set_keys
 from pyemu.cpu.cpuid import announces
 from pyemu.cpu.faults import GP, raise_fault
 from pyemu.cpu.mode import CR0_PG, EFER_LMA, EFER_LME, EFER_NXE, EFER_SCE
@@ -156,6 +156,10 @@ def _is_machine_check(index: int) -> bool:
     return index in IA32_P5_MC or IA32_MCG_CAP <= index <= IA32_MCG_CTL or index in banks
 
 
+def _has_banks(s: State) -> bool:
+    return announces(s, "mce") and announces(s, "mca")
+
+
 def _bank_word(index: int) -> int | None:
     """The State word of a bank's control, address or further information."""
     bank, register = divmod(index - IA32_MC0_CTL, 4)
@@ -167,10 +171,9 @@ def _read_machine_check(s: State, index: int) -> int | None:
     """SDM 3, 15.3. Nothing here ever fails: status is 0, address and further information what was written there."""
     if index in IA32_P5_MC:
         return 0 if announces(s, "mce") else None
-    banks = announces(s, "mce") and announces(s, "mca")
     if index == IA32_MCG_CAP:
-        return MCG_CAP if banks else 0  # some read it without asking CPUID for MCA
-    if not banks:
+        return MCG_CAP if _has_banks(s) else 0  # some read it without asking CPUID for MCA
+    if not _has_banks(s):
         return None
     if index == IA32_MCG_CTL:
         return _word(s, MCG_CTL)
@@ -180,7 +183,7 @@ def _read_machine_check(s: State, index: int) -> int | None:
 
 def _write_machine_check(s: State, index: int, value: int) -> bool:
     """Status can only be cleared (15.3.1.2, 15.3.2.2); controls take everything or nothing."""
-    if index in (*IA32_P5_MC, IA32_MCG_CAP) or not (announces(s, "mce") and announces(s, "mca")):
+    if index in (*IA32_P5_MC, IA32_MCG_CAP) or not _has_banks(s):
         return False
     field = MCG_CTL if index == IA32_MCG_CTL else _bank_word(index)
     if field is None:
@@ -297,7 +300,7 @@ def _write_special(s: State, index: int, value: int) -> bool | None:
     if index == IA32_PKRS:
         if value > M32 or not announces(s, "pks"):
             return False
-        set_pkrs(s, value)
+        set_keys(s, PKRS, value, mode.CR4_PKS)
         return True
     if index == IA32_MISC_ENABLE:
         if value & ~MISC_BITS:

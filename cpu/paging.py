@@ -1,7 +1,7 @@
 """Address translation: the page walk of every paging mode, its checks, and TLB fills (SDM 3, chapter 4).
 
 Mechanism subset. A walk sets accessed and dirty bits as the processor does, and ends in State[WALK_PHYS] and
-State[WALK_RIGHTS], or in a raised page fault. Not level: the table itself (tlb.py), loads and stores (memory.py).
+State[WALK_RIGHTS], or in a raised page fault. Not here: the table itself (tlb.py), loads and stores (memory.py).
 """
 
 from __future__ import annotations

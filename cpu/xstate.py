@@ -17,7 +17,7 @@ from __future__ import annotations
 from array import array
 
 from pyemu.cpu import memory, mode
-from pyemu.cpu.control_registers import M32, put_edx_eax, set_pkru
+from pyemu.cpu.control_registers import M32, put_edx_eax, set_keys
 from pyemu.cpu.cpuid import has_feature
 from pyemu.cpu.faults import GP, UD, raise_fault
 from pyemu.cpu.features import COMPONENTS, number
@@ -156,7 +156,7 @@ def load(s: State, linear: int, requested: int, present: int, format_word: int) 
                 if (present >> BIT[k]) & 1:
                     memory.read(s, (at + 8 * n) & M64, 8, memory.READ)
                 if BIT[k] == PKRU_BIT:
-                    set_pkru(s, s[VALUE] & 0xFFFFFFFF)
+                    set_keys(s, PKRU, s[VALUE] & 0xFFFFFFFF, mode.CR4_PKE)
                 else:
                     s[WORDS[FIRST[k] + n]] = s[VALUE]
     return 0

@@ -17,12 +17,11 @@ from pyemu.cpu.cpuid import configure
 from pyemu.cpu.mode import CR4_OSXSAVE
 from pyemu.cpu.ops import Form
 from pyemu.cpu.reset import RESET_PAT
-from pyemu.cpu.state import CR4, DR, FPR, GPR, PAT, RIP, XCR0, State
+from pyemu.cpu.state import CR4, DR, FPR, GPR, PAT, R8, R9, R12, R15, RBP, RBX, RDI, RIP, RSI, XCR0, State
 from tests.cpu import system_setup as setup
 from tests.differential.system_cases import ANNOUNCED, SystemCase
 from tests.guests.topics.program import assemble
 
-RBX, RBP, RSI, RDI, R8, R9, R12, R15 = 3, 5, 6, 7, 8, 9, 12, 15
 NONE, SHUTDOWN = -1, -2  # instead of an exception
 UNKNOWN_COUNT = 100
 # Paging without page tables, and SMEP with pages that are all the user's: handlers that can't be fetched

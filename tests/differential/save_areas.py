@@ -17,7 +17,8 @@ from dataclasses import dataclass
 
 from pyemu.cpu import features
 from pyemu.cpu.ops import Form
-from pyemu.cpu.xstate import PKRU_BIT
+from pyemu.cpu.state import RCX, RDI, RSI
+from pyemu.cpu.xstate import COMPACTED, PKRU_BIT
 from tests.cpu.semantics.machines import forms
 from tests.differential import case as c
 from tests.differential.batch import Records
@@ -29,12 +30,11 @@ OPCODES = {
     "xsaveopt": (b"\x0f\xae", 6), "xsavec": (b"\x0f\xc7", 4),
 }  # fmt: skip
 RESTORES = ("fxrstor", "xrstor")
-HEADER, COMPACTED = 512, 1 << 63
+HEADER = 512
 Layout = dict[int, tuple[int, int]]  # of the standard format: offset and size by number of the component
 OURS: Layout = {k.bit: (k.offset, k.size) for k in features.COMPONENTS if k.bit != PKRU_BIT}
 COMPONENTS = 0xE7  # x87, SSE, AVX, the three of AVX-512: Subject's XCR0
 SIZE = 2696  # of the standard format with them
-RCX, RSI, RDI = 1, 6, 7
 _PAGE = 0x1000
 _RSI, _ABSOLUTE = b"\x06", b"\x04\x25"  # ModRM and what follows, for [rsi] and, in 64-bit mode, [disp32]
 

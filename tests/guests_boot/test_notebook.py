@@ -17,6 +17,7 @@ from tests.packaging.test_layers import ROOT
 def test_seeing_inside(guests: Guests, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KERNEL", str(guests.cloud))
     monkeypatch.setenv("INITRD", str(guests.initrd))
+    # (nbformat declares itself typed, but read() has no annotations)
     notebook = nbformat.read(ROOT / "docs" / "seeing_inside.ipynb", as_version=4)  # type: ignore[no-untyped-call]
     NotebookClient(notebook, timeout=200, kernel_name="python3").execute()
     shown = ["".join(str(output) for output in cell.outputs) for cell in notebook.cells if cell.cell_type == "code"]
