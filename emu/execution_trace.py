@@ -5,7 +5,8 @@
     trace.save_tenet("boot.log")
 
     step(count, address, code)                    an instruction, by the count of those executed before it; the last
-                                                  one may be only about to be executed
+                                                  one may be only about to be executed; a repeated string instruction
+                                                  is one step for each time that it begins or comes back from a handler
     change(count, register, value)                what registers had then, where that differs from the step before
     access(count, address, size, is_write, value) the memory that the instruction accessed
     event(count, kind, number, error, address)    an exception, interrupt or system call behind that many instructions
@@ -20,12 +21,13 @@ import sqlite3
 from typing import TYPE_CHECKING, Self
 
 from pyemu.cpu.flags import eflags
-from pyemu.cpu.state import GPR, ICOUNT, M64
-from pyemu.registers import GPR_NAMES
+from pyemu.cpu.state import GPR, ICOUNT, M64, RIP
+from pyemu.hooks import CodeEvent
+from pyemu.registers import GPR_NAMES, linear_rip
 from pyemu.trace import fetch
 
 if TYPE_CHECKING:
-    from pyemu.hooks import Access, CodeEvent, Event, Hook
+    from pyemu.hooks import Access, Event, Hook
     from pyemu.machine import Machine
 
 _BATCH = 20_000  # rows that are written together
@@ -71,6 +73,8 @@ class Trace:
         self._machine, self._s = machine, machine.state
         self._known: dict[str, int] = {}  # the registers at the last step
         self._count = -1  # of the last step
+        self._rip = 0  # of the last step
+        self._delivered = -1  # the count at which an interrupt came since
         self._rows: dict[str, list[tuple[object, ...]]] = {name: [] for name in _INSERT}
         try:
             with open(path, "wb"):
@@ -89,7 +93,7 @@ class Trace:
     # ---- on the vCPU's thread ----------------------------------------------------------------------------------
     def _step(self, event: CodeEvent) -> None:
         s, count = self._s, self._s[ICOUNT]
-        self._count = count
+        self._count, self._rip, self._delivered = count, s[RIP], -1
         self.steps += 1
         self._rows["step"].append((count, text(event.address), fetch(s, self._machine.ram, event.address)))
         values = {name: s[GPR + n] for n, name in enumerate(GPR_NAMES)}
@@ -101,12 +105,20 @@ class Trace:
             self._write()
 
     def _access(self, access: Access) -> None:
-        if self._s[ICOUNT] == self._count:  # else it was delivering an interrupt, or an instruction outside
-            row = (self._count, text(access.address), access.size, int(access.write), text(access.value))
-            self._rows["access"].append(row)
+        """Of the last step, also if that is a REP instruction that has counted some of its iterations before."""
+        count = self._s[ICOUNT]
+        if count == self._delivered:
+            return
+        if count != self._count and access.rip != self._rip:  # a REP instruction goes on after an interrupt
+            self._step(CodeEvent(linear_rip(self._s)))
+        row = (self._count, text(access.address), access.size, int(access.write), text(access.value))
+        self._rows["access"].append(row)
 
     def _event(self, event: Event) -> None:
-        row = (self._s[ICOUNT], event.kind, event.number, event.error, text(event.address or event.rip))
+        count = self._s[ICOUNT]
+        if count != self._count and event.kind in ("exception", "interrupt"):
+            self._delivered = count
+        row = (count, event.kind, event.number, event.error, text(event.address or event.rip))
         self._rows["event"].append(row)
 
     def _write(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from pyemu.machine import Machine
 from pyemu.until import Instructions
 from tests.emu.test_hooks import AT, COUNT, SECTOR
 
+HANDLER = 0x7D00  # an IRET
 BACKENDS = ("reference", "interp", "jit")
 
 
@@ -49,6 +51,32 @@ def test_everything_is_in_the_database(machine: Machine, tmp_path: Path) -> None
     (event,) = ask("SELECT kind, number, address FROM event").fetchall()
     assert event == ("software interrupt", 0x20, f"{AT['port']:016x}")
     database.close()
+
+
+def test_a_repetition_that_was_left_goes_on_in_its_step(machine: Machine, tmp_path: Path) -> None:
+    """Stopped by a person or by the clock after some of its iterations, and by an interrupt after some more."""
+    machine.run(until=AT["rep"], timeout=60)
+    machine.write_virtual(8, HANDLER.to_bytes(4, "little"))
+    before = machine.instructions
+    with machine.trace(str(tmp_path / "t")) as trace:
+        machine.run(until=Instructions(8), timeout=60)
+        machine.run(until=Instructions(4), timeout=60)
+        machine.inject_nmi()
+        machine.run(until=AT["int"], timeout=60)
+    assert machine.instructions == before + 20 + 2  # the delivery of an interrupt counts
+    trace.close()
+    with closing(sqlite3.connect(tmp_path / "t")) as database:
+        ask = database.execute
+        steps = ask("SELECT count, address FROM step ORDER BY count").fetchall()
+        assert [(count - before, int(address, 16)) for count, address in steps] == [
+            (0, AT["rep"]), (13, HANDLER), (14, AT["rep"]), (22, AT["int"]),
+        ]  # fmt: skip
+        stores = ask("SELECT count, address FROM access WHERE is_write AND size = 1 ORDER BY rowid").fetchall()
+        assert [(count - before, int(address, 16)) for count, address in stores] == [
+            (0 if n < 12 else 14, 0x700 + n) for n in range(20)
+        ]
+        pops = ask("SELECT address, size FROM access WHERE count = ? AND NOT is_write ORDER BY rowid", (before + 13,))
+        assert pops.fetchall() == [(f"{at:016x}", 2) for at in (0x7BFA, 0x7BFC, 0x7BFE)]
 
 
 def test_a_range_and_an_export_for_tenet(machine: Machine, tmp_path: Path) -> None:
