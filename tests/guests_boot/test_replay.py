@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from pyemu import Machine, history
-from pyemu.check import registers
 from pyemu.snapshot import capture
 from pyemu.until import Instructions, StopKind
 from tests.emu.test_snapshot import guest_state
@@ -86,12 +85,8 @@ def test_the_reference_goes_on_where_the_translator_was(tmp_path: Path) -> None:
         machine.run(until=Instructions(700_000_000), timeout=120)
         machine.save(saved)
         machine.run(until=Instructions(50_000), timeout=60)
-        states.append(capture_state(machine))
+        states.append(guest_state(capture(machine)))
     with Machine(accelerator="reference", loadvm=saved, **options) as machine:
         machine.run(until=Instructions(50_000), timeout=120)
-        states.append(capture_state(machine))
+        states.append(guest_state(capture(machine)))
     assert states[0] == states[1]
-
-
-def capture_state(machine: Machine) -> tuple[object, ...]:
-    return registers(machine.state), guest_state(capture(machine))[1:]
