@@ -1,11 +1,17 @@
 """Fixtures and options that tests of several folders share."""
 
+import signal
+
 import pytest
 
 from tests import judges
 from tests.linux_guests import images, machines
 
 EMULATORS = {"pyemu": machines.PYEMU, "qemu": machines.QEMU}
+
+
+# A shell that starts the tests in the background has them ignore Ctrl-C, and so do the processes that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
