@@ -5,8 +5,8 @@
     translate(s, linear)           the physical address under the present page tables, or NO_PAGE
 
 A word of a program is an operation in bits 0-7 and its argument above. Jumps only go forward, so that a program ends.
-A condition that reads memory that isn't mapped, or divides by zero, doesn't hold. Not here: what makes programs of text
-(emu/conditions.py).
+A condition that reads memory that isn't mapped, or divides by zero, doesn't hold, unless it begins with UNSURE. Not
+here: what makes programs of text (emu/conditions.py) and of what gdb sends (emu/gdbserver/agent.py).
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ from pyemu.cpu.state import (
 
 # Operations. Binary ones take two words from the stack and leave one; comparisons are unsigned.
 END, CONST, WORD, FLAGS_IMAGE, LOAD, NEGATE, INVERT, NOT, IF_FALSE, IF_TRUE = range(10)
+JUMP, JUMP_IF, DUP, SWAP, DROP, UNSURE = range(10, 16)  # JUMP_IF takes what it tests from the stack
 ADD, SUB, MUL, DIV, MOD, AND, OR, XOR, SHL, SHR, EQ, NE, LT, LE, GT, GE, SLT, SLE, SGT, SGE = range(16, 36)
+SDIV, SMOD, SSHR = range(36, 39)
 SIGN = 1 << 63
 
 
@@ -98,6 +100,18 @@ def peek(s: State, linear: int, size: int) -> int:
     return 0
 
 
+def signed(operation: int, a: int, b: int) -> int:
+    """Signed division, its rest, and the shift that keeps the sign. Divisions round towards zero."""
+    if operation == SSHR:
+        ones = M64 if a & SIGN else 0
+        return ((a ^ ones) >> (b if b < 64 else 63)) ^ ones
+    x = (0 - a) & M64 if a & SIGN else a
+    y = (0 - b) & M64 if b & SIGN else b
+    if operation == SDIV:
+        return (0 - x // y) & M64 if (a ^ b) & SIGN else x // y
+    return (0 - x % y) & M64 if a & SIGN else x % y
+
+
 def binary(operation: int, a: int, b: int) -> int:
     """The result of a binary operation, modulo 2^64."""
     if operation == ADD:
@@ -124,6 +138,8 @@ def binary(operation: int, a: int, b: int) -> int:
         return int(a == b)
     if operation == NE:
         return int(a != b)
+    if operation >= SDIV:
+        return signed(operation, a, b)
     if operation >= SLT:  # the signed comparisons come in the order of the others
         a = a ^ SIGN
         b = b ^ SIGN
@@ -143,6 +159,7 @@ def holds(s: State, program: int) -> int:
         return 1
     at = HOOK_PROGRAMS + program
     top = HOOK_STACK  # where the next value goes
+    unsure = 0  # what is the answer if there is none
     while True:
         operation = s[at] & 0xFF
         argument = s[at] >> 8
@@ -161,7 +178,7 @@ def holds(s: State, program: int) -> int:
             top = top + 1
         elif operation == LOAD:
             if peek(s, s[top - 1], argument):
-                return 0
+                return unsure
             s[top - 1] = s[HOOK_LOADED]
         elif operation == NEGATE:
             s[top - 1] = (0 - s[top - 1]) & M64
@@ -174,8 +191,26 @@ def holds(s: State, program: int) -> int:
                 at = at + argument
             else:
                 top = top - 1
+        elif operation >= JUMP and operation <= UNSURE:
+            if operation == JUMP:
+                at = at + argument
+            elif operation == JUMP_IF:
+                top = top - 1
+                if s[top] != 0:
+                    at = at + argument
+            elif operation == DUP:
+                s[top] = s[top - 1]
+                top = top + 1
+            elif operation == SWAP:
+                value = s[top - 1]
+                s[top - 1] = s[top - 2]
+                s[top - 2] = value
+            elif operation == DROP:
+                top = top - 1
+            else:
+                unsure = 1
         else:
             top = top - 1
-            if (operation == DIV or operation == MOD) and s[top] == 0:
-                return 0
+            if s[top] == 0 and (operation == DIV or operation == MOD or operation == SDIV or operation == SMOD):
+                return unsure
             s[top - 1] = binary(operation, s[top - 1], s[top])

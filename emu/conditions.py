@@ -155,6 +155,13 @@ class _Compiler:
         self.emit(operation)
 
 
+def compile_name(name: str) -> list[int]:
+    """The part of a program that pushes a register; it may need one word more of the stack meanwhile."""
+    compiler = _Compiler(name, False, None)
+    compiler.name(name)
+    return compiler.words
+
+
 def compile_condition(text: str, memory: bool = False, resolve: Resolve | None = None) -> tuple[int, ...]:
     """The program of a condition; `memory`: it is about an access."""
     compiler = _Compiler(text, memory, resolve)

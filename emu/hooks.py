@@ -110,7 +110,8 @@ class Event:
 
 
 Function = Callable[[Any], object]
-Condition = str | Callable[[Any], object] | None
+Program = tuple[int, ...]  # a compiled condition
+Condition = str | Program | Callable[[Any], object] | None
 
 
 class Target(Protocol):
@@ -133,7 +134,7 @@ class Hook:
         self._function = function
         self._stop = stop
         self._test = condition if callable(condition) else None
-        self.program: tuple[int, ...] = ()
+        self.program: Program = condition if isinstance(condition, tuple) else ()
         if isinstance(condition, str):
             self.program = compile_condition(condition, memory, owner.resolve)
         self.offset = 0  # of the program in the processor's table

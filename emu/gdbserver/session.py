@@ -13,12 +13,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from pyemu.conditions import ConditionError
 from pyemu.cpu import features
 from pyemu.cpu.state import CPU_FEATURES, HALTED
 from pyemu.gdbserver import packets
+from pyemu.gdbserver.agent import compile_agent, unpack
 from pyemu.gdbserver.description import Description, architecture, describe
-from pyemu.hooks import Breakpoint, Hook, HookError, Watchpoint
+from pyemu.hooks import Breakpoint, Hook, HookError, Program, Watchpoint
 from pyemu.memory import OutOfRange
 from pyemu.monitor_table import Session as MonitorSession
 from pyemu.snapshot_error import SnapshotError
@@ -36,6 +36,7 @@ _WATCHES = {2: ("w", "watch"), 3: ("r", "rwatch"), 4: ("rw", "awatch")}
 _MOST_MEMORY = packets.MOST // 2 - 16
 _FEATURES = (
     "vContSupported+", "multiprocess+", "swbreak+", "hwbreak+", "QStartNoAckMode+", "qXfer:features:read+",
+    "ConditionalBreakpoints+",
 )  # fmt: skip
 _JOIN_S = 5.0  # for a way back to hear that it is to end
 _LONG_MODE = features.number("lm")
@@ -305,7 +306,7 @@ class Session:
 
     # ---- breakpoints ---------------------------------------------------------------------------------------------
     def _point(self, rest: bytes) -> tuple[int, int, int]:
-        """`type,address,kind`; conditions are gdb's to check."""
+        """`type,address,kind`, of what may have conditions behind it."""
         parts = rest.split(b";")[0].split(b",")
         if len(parts) != 3:
             raise BadPacketError
@@ -315,17 +316,42 @@ class Session:
         key = kind, address, length = self._point(rest)
         if kind > 4:
             return UNSUPPORTED
-        if key in self._hooks:
-            return OK
+        program = self._condition(rest, address) if kind <= 1 else None
+        before = self._hooks.get(key)
+        if before is not None:
+            if before.program == (program or ()):
+                return OK
+            self._hooks.pop(key).remove()  # gdb sends a changed condition so
         hooks = self.machine.hooks
         try:
             if kind <= 1:
-                self._hooks[key] = hooks.add(Breakpoint(hooks, address, None, None))
+                self._hooks[key] = self._breakpoint(address, program)
             else:
                 self._hooks[key] = hooks.add(Watchpoint(hooks, address, length, _WATCHES[kind][0], None, None))
-        except (HookError, ConditionError):
+        except HookError:
             return _NO_SPACE
         return OK
+
+    def _breakpoint(self, address: int, program: Program | None) -> Hook:
+        """gdb tests for itself if a condition doesn't find room."""
+        hooks = self.machine.hooks
+        hook = Breakpoint(hooks, address, None, program)
+        try:
+            hooks.add(hook)
+        except HookError:
+            hook = Breakpoint(hooks, address, None, None)
+            hooks.add(hook)
+        return hook
+
+    def _condition(self, rest: bytes, address: int) -> Program | None:
+        """What the processor evaluates of the conditions behind a breakpoint."""
+        expressions = unpack(rest.partition(b";")[2])
+
+        def register(n: int) -> str | int:
+            name = self.description.registers[n].name
+            return address if name in ("rip", "eip") else "rflags" if name == "eflags" else name
+
+        return compile_agent(expressions, register) if expressions else None
 
     def _delete(self, rest: bytes) -> bytes:
         key = self._point(rest)

@@ -41,6 +41,16 @@ def test_back_to_writes_and_breakpoints(remembering: Machine) -> None:
     assert re.search(r"=> 0x7d70:\tinc", output), output
 
 
+def test_back_to_where_a_condition_held(remembering: Machine) -> None:
+    """It is evaluated on the way, not by gdb at each hit."""
+    output = run_gdb(
+        remembering, f"tbreak *{LONG:#x}", "continue", "break *0x7d70 if $rbx % 8 == 3", "continue", "continue",
+        "condition 2 $rbx % 8 == 6", "reverse-continue", "p $rbx", "reverse-stepi", "condition 2 $rbx > 7 && $rbx < 10",
+        "continue", "p $rbx", "continue", "reverse-continue", "p $rbx", "detach",
+    )  # fmt: skip
+    assert re.findall(r"^\$\d+ = (\d+)$", output, re.MULTILINE) == ["6", "8", "8"], output
+
+
 def test_back_to_the_beginning(remembering: Machine) -> None:
     output = run_gdb(
         remembering, f"break *{LONG:#x}", "continue", "stepi", "reverse-stepi", "p $rip", "delete",
