@@ -263,6 +263,8 @@ WORDS: dict[str, dict[str, str]] = {
         "s[CR0] & CR0_TS": "CR0.TS is set",
         "linear & 63": "the area at {linear:#x} is not aligned to 64 bytes",
     },
+    "kernel_only": {"s[CR4] & CR4_OSXSAVE == 0": "CR4.OSXSAVE is off"},
+    "restore": {"only_compacted and s[VALUE + 1] & COMPACTED == 0": "XRSTORS takes only areas in the compacted format"},
     "check_mxcsr": {"s[VALUE] & ~MXCSR_MASK": "MXCSR in memory has reserved bits set"},
     "check_header": {"reserved": "the header of the XSAVE area has reserved bits set"},
     # ---- debug exceptions ----------------------------------------------------------------------------------------

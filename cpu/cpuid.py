@@ -196,7 +196,7 @@ def _leaf_d(s: State, subleaf: int) -> list[int]:
         return [allowed & 0xFFFFFFFF, _xsave_size(s[XCR0]), _xsave_size(allowed), allowed >> 32]
     if subleaf == 1:
         registers = _announced(s, 0xD, 1)
-        if announces(s, "xsavec"):
+        if announces(s, "xsavec") or announces(s, "xsaves"):
             registers[_EBX] = _compacted_size(s[XCR0])
         return registers
     for component in features.COMPONENTS:

@@ -82,7 +82,7 @@ IMPLEMENTED = frozenset(
     # x86-64-v2 and what surrounds it
     "fpu vme de pse tsc msr pae mce mca cx8 apic sep mtrr pge cmov pat pse36 clflush mmx fxsr sse sse2 ss pni ssse3"
     " cx16 pcid sse4.1 sse4.2 x2apic movbe popcnt tsc-deadline xsave hypervisor arat fsgsbase smep erms invpcid smap"
-    " xsaveopt xsavec xgetbv1 lahf-lm 3dnowprefetch syscall nx mmxext pdpe1gb rdtscp lm invtsc tsc-adjust"
+    " xsaveopt xsavec xsaves xgetbv1 lahf-lm 3dnowprefetch syscall nx mmxext pdpe1gb rdtscp lm invtsc tsc-adjust"
     # further instructions of general registers, and system features
     " abm adx clflushopt cldemote clwb fsrm monitor rdpid rdrand rdseed umip wbnoinvd la57 pku pks bmi1 bmi2"
     # vectors

@@ -1,7 +1,7 @@
-"""FXSAVE, FXRSTOR, XSAVE, XSAVEOPT, XSAVEC and XRSTOR of the x87 and SSE state (mechanism).
+"""FXSAVE, FXRSTOR, XSAVE, XSAVEOPT, XSAVEC, XSAVES, XRSTOR and XRSTORS of the x87 and SSE state (mechanism).
 
     fxsave(s, linear, rex_w)   fxrstor(s, linear, rex_w)
-    xsave(s, linear, rex_w)    xsaveopt   xsavec   xrstor      the mask is EDX:EAX
+    xsave(s, linear, rex_w)    xsaveopt   xsavec   xsaves   xrstor   xrstors     the mask is EDX:EAX
 
 `linear` is the checked linear address of the area (512 bytes, for XSAVE forms 576), `rex_w` nonzero for the 64-bit
 forms.
@@ -11,7 +11,7 @@ They raise #UD, #NM, #GP (alignment, reserved bits) and memory faults themselves
 from __future__ import annotations
 
 from pyemu.cpu import memory, mode, xstate
-from pyemu.cpu.control_registers import get_edx_eax
+from pyemu.cpu.control_registers import get_edx_eax, privileged
 from pyemu.cpu.faults import AC, GP, NM, SS, UD, raise_fault
 from pyemu.cpu.fpu_environment import CONTROL_BIT_6, CONTROL_MASK, initialise, set_pointers
 from pyemu.cpu.fpu_state import ES, summarise
@@ -78,6 +78,13 @@ def xsave_available(s: State, linear: int) -> int:
     if linear & 63:
         return raise_fault(s, GP, 0)
     return 0
+
+
+def kernel_only(s: State) -> int:
+    """What XSAVES and XRSTORS check before their operand: #UD, #GP."""
+    if s[CR4] & CR4_OSXSAVE == 0:
+        return raise_fault(s, UD, 0)
+    return privileged(s)
 
 
 def probe_written(s: State, linear: int, size: int) -> int:
@@ -269,6 +276,12 @@ def xsavec(s: State, linear: int, rex_w: int) -> int:
     return put(s, linear + AT_XCOMP_BV, 8, format_word)
 
 
+def xsaves(s: State, linear: int, rex_w: int) -> int:
+    """XSAVES (SDM 1, 13.11): as XSAVEC, since IA32_XSS, which adds supervisor components, can only be 0;
+    kernel_only() comes before. That nothing has changed since XRSTORS isn't noticed."""
+    return xsavec(s, linear, rex_w)
+
+
 def check_header(s: State, linear: int) -> int:
     """#GP for a header that XRSTOR may not take (SDM 1, 13.8); VALUE = XSTATE_BV, VALUE + 1 = XCOMP_BV."""
     get(s, linear + AT_XCOMP_BV, 8)
@@ -291,12 +304,24 @@ def check_header(s: State, linear: int) -> int:
 
 
 def xrstor(s: State, linear: int, rex_w: int) -> int:
-    """XRSTOR, XRSTOR64 (SDM 1, 13.8): what the area lacks gets its initial value. Zen 4 touches the first
-    byte, reads the header, and then touches the last byte that it wants."""
+    """XRSTOR, XRSTOR64 (SDM 1, 13.8): either format."""
+    return restore(s, linear, rex_w, 0)
+
+
+def xrstors(s: State, linear: int, rex_w: int) -> int:
+    """XRSTORS, XRSTORS64 (SDM 1, 13.12): the compacted format only. kernel_only() comes before."""
+    return restore(s, linear, rex_w, 1)
+
+
+def restore(s: State, linear: int, rex_w: int, only_compacted: int) -> int:
+    """What the area lacks gets its initial value. Zen 4 touches the first byte, reads the header, and then touches the
+    last byte that it wants."""
     if xsave_available(s, linear) or memory.probe(s, linear, 1, memory.READ):
         return 1
     if memory.probe(s, linear + AT_XSTATE_BV & M64, HEADER_SIZE, memory.READ) or check_header(s, linear):
         return 1
+    if only_compacted and s[VALUE + 1] & COMPACTED == 0:
+        return raise_fault(s, GP, 0)
     requested = s[XCR0] & get_edx_eax(s)
     present = s[VALUE]
     format_word = s[VALUE + 1]

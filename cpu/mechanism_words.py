@@ -73,10 +73,13 @@ WORDS = {
     # state in memory
     "fxsave": "x87, MMX, SSE state and MXCSR go to 512 bytes at {0}",
     "fxrstor": "x87, MMX, SSE state and MXCSR come from 512 bytes at {0}",
+    "kernel_only": "CR4.OSXSAVE must be set and CPL 0",
     "xsave": "the state that edx:eax and XCR0 select goes to the area at {0}",
     "xsavec": "the state that edx:eax and XCR0 select, as far as it is in use, goes to the area at {0}, compacted",
+    "xsaves": "the state that edx:eax and XCR0 select, as far as it is in use, goes to the area at {0}, compacted",
     "xsaveopt": "the state that edx:eax and XCR0 select, as far as it is in use, goes to the area at {0}",
     "xrstor": "the state that edx:eax and XCR0 select comes from the area at {0}",
+    "xrstors": "the state that edx:eax and XCR0 select comes from the area at {0}, which must be compacted",
     # x87
     "initialise": "the x87 unit gets its initial state",
     "fnstenv": "the x87 environment goes to {0}; all exceptions are masked afterwards",

@@ -59,6 +59,7 @@ from pyemu.cpu.state import (
 IA32_TSC_ADJUST = 0x3B
 IA32_P5_MC = (0x00, 0x01)  # P5_MC_ADDR, P5_MC_TYPE
 IA32_PKRS = 0x6E1
+IA32_XSS = 0xDA0
 IA32_MCG_CAP, IA32_MCG_STATUS, IA32_MCG_CTL, IA32_MC0_CTL = 0x179, 0x17A, 0x17B, 0x400
 IA32_TSC, IA32_APIC_BASE, IA32_PLATFORM_ID, IA32_BIOS_SIGN_ID = 0x10, 0x1B, 0x17, 0x8B
 IA32_MTRRCAP, IA32_MTRR_PHYSBASE0, IA32_MTRR_DEF_TYPE = 0xFE, 0x200, 0x2FF
@@ -246,6 +247,8 @@ def read(s: State, index: int) -> int | None:
         return _word(s, PKRS) if announces(s, "pks") else None
     if index == IA32_EFER:
         return _word(s, EFER) if _efer_bits(s) else None
+    if index == IA32_XSS:
+        return 0 if announces(s, "xsaves") else None
     words = {IA32_MISC_ENABLE: MISC_ENABLE, IA32_PAT: PAT}
     word = words.get(index, _mtrr_word(index))
     if word is not None:
@@ -302,6 +305,8 @@ def _write_special(s: State, index: int, value: int) -> bool | None:
             return False
         set_keys(s, PKRS, value, mode.CR4_PKS)
         return True
+    if index == IA32_XSS:  # no supervisor components
+        return value == 0 and announces(s, "xsaves")
     if index == IA32_MISC_ENABLE:
         if value & ~MISC_BITS:
             return False

@@ -250,6 +250,11 @@ def save_area(i: Instruction, area: Operand, function: Save, size: int, access: 
     i.call(function, i.address(area, access, size=size), how)
 
 
+def supervisor_area(i: Instruction, area: Operand, function: Save, access: int) -> None:
+    i.call(fxsave.kernel_only)
+    save_area(i, area, function, XSAVE_AREA, access)
+
+
 LEGACY_AREA, XSAVE_AREA = 512, 576  # SDM 1, 13.4
 _AREAS: tuple[tuple[str, str, str, Save, int, int], ...] = (
     ("NP 0F AE /0", "fxsave", "fxsr", fxsave.fxsave, LEGACY_AREA, WRITE),
@@ -261,3 +266,5 @@ _AREAS: tuple[tuple[str, str, str, Save, int, int], ...] = (
 )
 for _encoding, _name, _feature, _save, _size, _access in _AREAS:
     op(_encoding, "M", name=_name, feature=_feature, extra=(_save, _size, _access), **END)(save_area)
+op("NP 0F C7 /3", "M", name="xrstors", feature="xsaves", extra=(fxsave.xrstors, READ), **END)(supervisor_area)
+op("NP 0F C7 /5", "M", name="xsaves", feature="xsaves", extra=(fxsave.xsaves, WRITE), **END)(supervisor_area)

@@ -110,7 +110,7 @@ INSTRUCTIONS = {
     "clflush": "clflush",
     "mmx": "emms", "fxsr": "fxsave", "sse": "addps", "sse2": "addpd", "pni": "haddps", "ssse3": "pshufb",
     "cx16": "cmpxchg16b", "sse4.1": "pblendw", "sse4.2": "pcmpgtq", "movbe": "movbe", "popcnt": "popcnt",
-    "xsave": "xsave",
+    "xsave": "xsave", "xsaves": "xrstors",
     "fsgsbase": "rdfsbase", "invpcid": "invpcid", "xsaveopt": "xsaveopt", "xsavec": "xsavec", "lahf-lm": "lahf",
     "3dnowprefetch": "prefetchw", "syscall": "syscall", "rdtscp": "rdtscp", "smap": "stac",
     "abm": "lzcnt", "adx": "adox", "clflushopt": "clflushopt", "clwb": "clwb", "rdpid": "rdpid", "rdrand": "rdrand",

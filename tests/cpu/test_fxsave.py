@@ -113,7 +113,10 @@ def test_restored_exceptions_are_pending_where_they_are_not_masked(twin: Twin) -
         assert (m.s[FIP], m.s[FCS], m.s[FDP], m.s[FDS]) == (0x55667788, 0x3344, 0xDDEEFF00, 0xBBCC)
 
 
-@pytest.mark.parametrize("save", ["fxsave", "xsave", "xsaveopt", "xsavec"])
+RESTORE = {"fxsave": fxsave.fxrstor, "xsaves": fxsave.xrstors}
+
+
+@pytest.mark.parametrize("save", ["fxsave", "xsave", "xsaveopt", "xsavec", "xsaves"])
 def test_round_trip(twin: Twin, save: str) -> None:
     m = machine()
     s = m.s
@@ -122,8 +125,7 @@ def test_round_trip(twin: Twin, save: str) -> None:
     before = x87(s), s[MXCSR], low_halves(xmm(s))
     fill(s, 2)
     upper = s[VEC + 2]
-    restore = fxsave.fxrstor if save == "fxsave" else fxsave.xrstor
-    assert twin(restore)(s, AREA, 1) == 0
+    assert twin(RESTORE.get(save, fxsave.xrstor))(s, AREA, 1) == 0
     assert (x87(s), s[MXCSR], low_halves(xmm(s))) == before
     assert s[VEC + 2] == upper
 
@@ -271,7 +273,7 @@ def test_standard_format_of_vector_state(twin: Twin) -> None:
     assert m.s.ram[AREA + END] == 0xCC
 
 
-@pytest.mark.parametrize("name", ["xsave", "xsavec", "xsaveopt"])
+@pytest.mark.parametrize("name", ["xsave", "xsavec", "xsaves", "xsaveopt"])
 @pytest.mark.parametrize("components", [ALL_STATE, 7, 3, 0xE3, 4, 0x40])
 def test_vector_state_comes_back(twin: Twin, name: str, components: int) -> None:
     m = wide()
@@ -280,7 +282,7 @@ def test_vector_state_comes_back(twin: Twin, name: str, components: int) -> None
     assert twin(getattr(fxsave, name))(m.s, AREA, 1) == 0
     for n in range(VEC, OPMASK + 8):
         m.s[n] = 0x3333
-    assert twin(fxsave.xrstor)(m.s, AREA, 1) == 0
+    assert twin(RESTORE.get(name, fxsave.xrstor))(m.s, AREA, 1) == 0
     where = {2: (2, 4), 6: (4, 8)}
     for n in range(VEC, OPMASK):
         register, word = (n - VEC) >> 3, (n - VEC) & 7

@@ -22,7 +22,6 @@ COUNT = 5000
 # The host knows it and pyemu doesn't. By capstone's mnemonic.
 LACKED: dict[str, str] = {
     r"extrq|insertq|movnts[sd]": "SSE4a, AMD's own: not implemented",
-    r"xsaves.*|xrstors.*": "supervisor states: XSAVES is not implemented",
 }
 _BF16 = {(2, 0x52), (2, 0x72)}  # VDPBF16PS, VCVTNEPS2BF16 and VCVTNE2PS2BF16; capstone 5 doesn't know them
 

@@ -39,7 +39,7 @@ SEGMENT = re.compile(r"\b[cdefgs]s\b(?!:)")
 # Likewise, where capstone doesn't know what the bytes are.
 DANGEROUS = (b"\x0f\x05", b"\x0f\x34", b"\xcd", b"\x0f\x01", b"\xca", b"\xcb", b"\xcf", b"\x0f\x07", b"\x0f\x35")
 # What the host's processor knows and no model of pyemu's has, by capstone's names, or nothing where it has none.
-LACKED = r"extrq|insertq|movnts[sd]|xsaves.*|xrstors.*|vcvtne.*|vdpbf16ps|rdsspd|nop|"
+LACKED = r"extrq|insertq|movnts[sd]|vcvtne.*|vdpbf16ps|rdsspd|nop|"
 
 
 def known(code: bytes, bits: int) -> tuple[str, str, int]:

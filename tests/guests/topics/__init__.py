@@ -36,6 +36,7 @@ TOPICS = (
     "vme",
     "x2apic",
     "xsave",
+    "xsaves",
 )
 
 

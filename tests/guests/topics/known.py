@@ -15,6 +15,7 @@ NOT_ON_QEMU = {
     "x2apic": "QEMU 7.2's TCG has neither x2APIC nor the TSC deadline",
     "pcid": "QEMU 7.2's TCG has neither PCIDs nor INVPCID",
     "vme": "QEMU 7.2's TCG has neither VME nor PVI",
+    "xsaves": "QEMU 7.2's TCG has no XSAVES",
 }  # topics that say nothing there
 KNOWN: dict[str, str] = {
     "debug.unaligned_address": "SDM 3, 18.2.5: the low bits of an address that the length spans don't count",
@@ -145,6 +146,8 @@ KNOWN_ON_BOCHS = {
     "x2apic.deadline*": "SDM 3, 10.5.4.1: IA32_TSC_DEADLINE reads 0 once the timer has fired",
     "x2apic.disabled_to_x2apic": "SDM 3, 10.12.5: from disabled only to xAPIC mode",
     "x2apic.to_xapic_again": KNOWN["apic.enabled_again"],
+    "xsaves.*_avx*": "SDM 1, 13.4.3: a compacted AVX component begins at byte 576, as Zen 4's XSAVEC has it",
+    "xsaves.mxcsr_initial": "SDM 1, 13.12: without SSE in XSTATE_BV, MXCSR gets its initial value, as in Zen 4's XRSTOR",
 }
 
 
