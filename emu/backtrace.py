@@ -1,6 +1,11 @@
-"""Who called whom, as well as can be told without unwind tables.
+"""Who called whom.
 
-Two ways, and each frame says by which it was found:
+Each frame says by which way it was found:
+
+* "orc": the unwind tables that a Linux kernel has in its memory say so (`orc`). Debian's kernels have them; it takes
+  their symbols. That is exact, and ends at the system call or interrupt from user code, or at the task's begin.
+
+Where there are none, or they don't lead on:
 
 * "frame pointer": rBP leads to a saved rBP and a return address behind a CALL. Compilers leave frame pointers out
   unless told otherwise; Debian's x86-64 kernels have none.
@@ -9,7 +14,7 @@ Two ways, and each frame says by which it was found:
 * "?": a word on the stack that points behind some CALL. It may be a caller (by a pointer, or with a tail call between)
   or a leftover. Linux marks such lines in its own traces by the same character.
 
-ORC and DWARF unwind tables are not read.
+DWARF's unwind tables are not read.
 """
 
 from __future__ import annotations
@@ -19,6 +24,7 @@ from typing import TYPE_CHECKING
 
 from pyemu.cpu.state import CS, GPR, RBP, RIP, RSP, SEG_BASE, SS, STACK_MASK
 from pyemu.memory import OutOfRange
+from pyemu.orc import unwinder
 from pyemu.registers import bits
 
 if TYPE_CHECKING:
@@ -66,6 +72,14 @@ class _Trace:
     def frames(self) -> list[Frame]:
         s = self._s
         self._add(s[RIP], "")
+        if (unwind := unwinder(self._machine)) is not None:
+            for address in unwind.callers():
+                self._add(address, "orc", unwind.is_return)
+                if len(self._frames) >= MOST_FRAMES:
+                    return self._frames
+            if not unwind.complete:
+                self._scan(unwind.sp)
+            return self._frames
         pointer = s[GPR + RBP] & s[STACK_MASK]
         top = s[GPR + RSP] & s[STACK_MASK]
         following = self._follow(pointer, top)
@@ -73,11 +87,11 @@ class _Trace:
             self._scan(top)
         return self._frames
 
-    def _add(self, address: int, how: str) -> None:
+    def _add(self, address: int, how: str, is_return: bool = True) -> None:
         symbols = self._machine.symbols
         linear = self._code_base + address & _M64
         # A return address may lie behind the end of the function, if the call never returns.
-        inside = linear - 1 if self._frames else linear
+        inside = linear - 1 if self._frames and is_return else linear
         found = symbols.lookup(inside)
         if found is not None and inside != linear:
             found = type(found)(found.name, found.offset + 1)

@@ -146,7 +146,7 @@ def lapic(session: Session, arguments: str) -> str:
 
 
 # ---- symbols ----------------------------------------------------------------------------------------------------
-@info("backtrace", "who called whom, by frame pointers")
+@info("backtrace", "who called whom, by the kernel's unwind tables or by frame pointers")
 def backtrace(session: Session, arguments: str) -> str:
     with session.stopped() as machine:
         return "\n".join(str(frame) for frame in machine.backtrace())

@@ -34,8 +34,26 @@ def test_symbols_of_a_running_kernel(guests: Guests) -> None:
             if machine.state[HALTED]:
                 break
             machine.run(timeout=0.05)
-        functions = [frame.location.name for frame in backtrace(machine) if frame.location and frame.how != "?"]
+        functions = [frame.location.name for frame in backtrace(machine) if frame.location and frame.how == "orc"]
         assert "do_idle" in functions and "cpu_startup_entry" in functions
+        assert functions[-1].startswith("secondary_startup_64")
+        unwind_as_the_kernel_does(machine)
+
+
+def unwind_as_the_kernel_does(machine: Machine) -> None:
+    """A panic prints a call trace from `dump_stack_lvl`: the kernel's own unwinder is the judge."""
+    before = len(machine.output)
+    machine.send("echo c >/proc/sysrq-trigger\n")
+    machine.run(until=machine.symbols.address("dump_stack_lvl"), timeout=60)
+    frames = backtrace(machine)
+    assert {frame.how for frame in frames[1:]} == {"orc"}
+    machine.run(until="</TASK>", timeout=60)
+    trace = machine.output[before:].decode().split("<TASK>")[1]
+    lines = re.findall(r"^\[[^]]*\]  (\S+)\+(0x[0-9a-f]+)/", trace, re.M)  # those with a question mark don't count
+    assert len(lines) > 6
+    ours = [(frame.location.name, frame.location.offset) for frame in frames[1:] if frame.location]
+    theirs = [(name, int(offset, 16)) for name, offset in lines[1:]]
+    assert ours == theirs
 
 
 def kallsyms_digest(machine: Machine) -> str:
