@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from pyemu.cpu.state import M64
 from pyemu.memory import GuestRam, OutOfRange
 from pyemu.part import Part
 from pyemu.registers import Registers
 from pyemu.snapshot_error import SnapshotError
 from pyemu.virtual import read_virtual, translate, write_virtual
+
+_SIZES = {"1": 1, "2": 2, "4": 4}  # of accesses to ports
 
 if TYPE_CHECKING:
     from pyemu.cpu.state import State
@@ -111,11 +114,11 @@ class Changeable(Part):
     def _port_read(self, text: str) -> int:
         """Which may change a device."""
         port, size = text.split()
-        return self._machine.host.port_read(int(port, 16), int(size))
+        return self._machine.host.port_read(int(port, 16) & 0xFFFF, _SIZES[size])
 
     def _port_written(self, text: str) -> None:
         port, size, value = text.split()
-        self._machine.host.port_write(int(port, 16), int(size), int(value, 16))
+        self._machine.host.port_write(int(port, 16) & 0xFFFF, _SIZES[size], int(value, 16) & M64)
 
     def _gdb_register_changes(self, text: str) -> None:
         """`architecture name value`, as gdb's target description for the architecture means it."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyemu.cpu import flags
 from pyemu.cpu.state import ICOUNT, LAYOUT, State
+from pyemu.memory import PAGE_SIZE
 from pyemu.snapshot import is_saved
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def _registers(found: dict[str, str], expected: dict[str, str]) -> Iterator[str]
 
 
 def _register_name(name: str, n: int, width: int) -> str:
-    if name == "gpr":
+    if name == "gpr" and n < 16:
         return ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", *(f"r{k}" for k in range(8, 16)))[n]
     return name if width == 1 else f"{name}[{n}]"
 
@@ -99,13 +100,13 @@ def _fields(name: str, found: Any, expected: Any) -> Iterator[str]:
         for n, (a, b) in enumerate(zip(found, expected, strict=True)):
             yield from _fields(f"{name}[{n}]", a, b)
     else:
-        yield f"{name} is {found}, recorded {expected}"
+        yield f"{name} is {found!s:.200}, recorded {expected!s:.200}"
 
 
 def _pages(found: dict[str, int], expected: dict[str, int], machine: Machine) -> Iterator[str]:
     for number in sorted(found.keys() | expected.keys(), key=lambda text: int(text, 16)):
         ours = found.get(number)
-        if ours is None:
+        if ours is None and machine.ram.is_memory(int(number, 16) * PAGE_SIZE, PAGE_SIZE):
             ours = zlib.crc32(machine.tracker.page(int(number, 16)))
         if number not in expected:
             yield f"memory at {int(number, 16) << 12:#x} has been written, recorded as unchanged"

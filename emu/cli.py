@@ -385,7 +385,7 @@ def _from_snapshot(config: MachineConfig, path: str, options: Arguments) -> Mach
 
     names = {"memory": "m", "machine": "M", "bios_path": "L", "unpack_kernel": "unpack-kernel"}
     names |= {"debug_exit": "device", "testdev": "device", "debugcon_port": "debugcon"}
-    return replace(adopt(config, read_header(path), lambda name: names.get(name, name) in options), loadvm=path)
+    return replace(adopt(path, config, read_header(path), lambda name: names.get(name, name) in options), loadvm=path)
 
 
 def _fail(message: str, status: int) -> int:
@@ -461,7 +461,7 @@ def run(config: MachineConfig) -> int:
             stop = machine.wait_end()
     except Interrupted as error:
         return 128 + error.number
-    except (OutputError, SnapshotError) as error:  # what is written at the end can't be
+    except (NoMemory, OutputError, SnapshotError) as error:  # what is written at the end can't be
         return _fail(str(error), STATUS_FAILURE)
     return _report(stop)
 

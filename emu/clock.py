@@ -102,6 +102,19 @@ class Clock:
         ]
         return {"now": self.now_ns(), "wall_start": self._wall_start, "alarms": alarms}
 
+    def can_restore(self, record: Mapping[str, Any]) -> bool:
+        """Whether a record is one of a clock with these timers."""
+        if record.keys() != {"now", "wall_start", "alarms"} or not isinstance(record["alarms"], list):
+            return False
+        if type(record["now"]) is not int or type(record["wall_start"]) is not int:
+            return False
+        for alarm in record["alarms"]:
+            if not isinstance(alarm, list) or [type(word) for word in alarm] != [int, int]:
+                return False
+            if not 0 <= alarm[0] < len(self._timers):
+                return False
+        return True
+
     def restore(self, record: Mapping[str, Any]) -> None:
         """Take over the time; restore_alarms() follows when the devices have theirs. While the machine stands still."""
         self._wall_start = record["wall_start"]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import types
+import typing
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any
 
 MACHINES = {
     "pc": "i440FX host bridge, PIIX3 and PIIX4 power management",
@@ -59,6 +62,25 @@ class Icount:
     sleep: bool = True
 
 
+def _is(value: object, kind: Any) -> bool:
+    """Whether a value is what an annotation says; lists may stand for tuples."""
+    if typing.get_origin(kind) in (types.UnionType, typing.Union):
+        return any(_is(value, one) for one in typing.get_args(kind))
+    if typing.get_origin(kind) is tuple:
+        return isinstance(value, tuple | list) and all(_is(item, typing.get_args(kind)[0]) for item in value)
+    if typing.get_origin(kind) is frozenset:
+        return isinstance(value, frozenset | set) and all(_is(item, typing.get_args(kind)[0]) for item in value)
+    if isinstance(kind, type) and is_dataclass(kind):
+        return isinstance(value, kind) and all(_is(getattr(value, name), of) for name, of in _kinds(kind).items())
+    return type(value) is kind or (kind is str and isinstance(value, str))
+
+
+def _kinds(of: Any) -> dict[str, Any]:
+    """The fields of a dataclass with what they may be."""
+    hints = typing.get_type_hints(of)
+    return {one.name: hints[one.name] for one in fields(of)}
+
+
 @dataclass(frozen=True)
 class MachineConfig:
     """Everything that a `Machine` is built from."""
@@ -96,10 +118,21 @@ class MachineConfig:
     seed: int | None = None  # of the guest's random numbers; None: the host's
     wall_start_ns: int | None = None  # what the RTC shows at power-on; None: the host's time
 
+    def check_types(self) -> None:
+        """Refuse values of the wrong types, which come from Python or from a file."""
+        for name, kind in _kinds(MachineConfig).items():
+            value = getattr(self, name)
+            if not _is(value, kind):
+                wanted = getattr(kind, "__name__", str(kind)) if isinstance(kind, type) else str(kind)
+                raise ConfigError(f"{name} can't be {value!r:.80}: it is {wanted}".replace("pyemu.config.", ""))
+            if "\0" in (value if isinstance(value, str) else "") and name != "append":
+                raise ConfigError(f"{name} can't be {value!r:.80}: there is a NUL in it")
+
     def check(self) -> None:
         """Refuse what isn't real, by name."""
         from pyemu.memory import MAX_RAM, PAGE_SIZE
 
+        self.check_types()
         if self.memory <= 0:
             raise ConfigError("memory size must not be 0")
         if self.memory < MIN_RAM:

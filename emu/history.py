@@ -65,6 +65,7 @@ class History:
 
     def begin(self) -> None:
         """The machine is about to run for the first time."""
+        self.recording.begin()
         self._machine.tracker.look_from_here()
         if self.mode is Mode.RECORD:
             self._next_check = self._machine.state[ICOUNT] + CHECK_EVERY
@@ -176,7 +177,7 @@ class History:
     def _give(self, event: Event) -> bool:
         try:
             self._machine.outside.sources[event.source](event.data)
-        except (KeyError, ValueError) as error:  # what no recording has that was written by us
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:  # not written by us
             self._differs(f"'{event.source}' can't be given: {error}")
             return False
         return True

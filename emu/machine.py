@@ -16,6 +16,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -34,6 +35,7 @@ from pyemu.cpuoption import choose
 from pyemu.events import Events
 from pyemu.firmware.boot_image import BootError
 from pyemu.firmware.e820 import MIB
+from pyemu.firmware.files import open_output
 from pyemu.firmware.platform import Platform
 from pyemu.hooks import Breakpoint, Hookable, Hooks
 from pyemu.hostcpu import HostCpu
@@ -73,7 +75,7 @@ def make_platform(config: MachineConfig) -> Platform:
 def _check_writable(path: str) -> None:
     """What is to be written at the end of a run is better refused at its begin."""
     try:
-        open(path, "ab").close()
+        open_output(path).close()
     except OSError as error:
         raise OutputError(f"can't write '{path}': {error.strerror or error}") from error
 
@@ -85,14 +87,24 @@ class Machine(Hookable, Controllable, Changeable, Savable, Reversible, Inspectab
         """`options` are fields of `MachineConfig`; memory may also be a size such as "512M"."""
         if isinstance(options.get("memory"), str):
             options["memory"] = parse_size(options["memory"])
+        for name, value in options.items():
+            options[name] = os.fspath(value) if isinstance(value, os.PathLike) else value
         Inspectable.__init__(self)
         Events.__init__(self)
-        config, self._recording = recorded(replace(config or MachineConfig(), **options))
-        self.config = config
+        with ExitStack() as failing:  # gives back what has been opened when the rest can't be
+            self._build(replace(config or MachineConfig(), **options), failing)
+            failing.pop_all()
+
+    def _build(self, config: MachineConfig, failing: ExitStack) -> None:
+        config.check()
+        self.config, self._recording = config, recording = recorded(config)
+        if recording is not None:
+            failing.callback(recording.close)
         config.check()
         self.cpu = choose(config.cpu)
         self.platform = make_platform(config)
         self.log = Log(config.log_items, config.log_file)
+        failing.callback(self.log.close)
         self.outside = Outside(config.seed)
         self._lock = threading.RLock()
         self._cond = threading.Condition(self._lock)
@@ -106,6 +118,7 @@ class Machine(Hookable, Controllable, Changeable, Savable, Reversible, Inspectab
         self.state = new_state()
         self.clock: Clock = self._make_clock()
         self.ram = GuestRam(config.memory)
+        failing.callback(self.ram.close)
         self.tracker = PageTracker(self.state, self.ram)
         self.snapshots = SnapshotTree(self, self.tracker)
         for address, data in self._roms():
@@ -115,21 +128,16 @@ class Machine(Hookable, Controllable, Changeable, Savable, Reversible, Inspectab
         self.gdb: GdbServer | None = None
         self._coverage: Coverage | None = None  # the one that is saved at the end
         self.chardevs: list[Chardev] = []
+        failing.callback(self._close_chardevs)
         self.chardev_names: dict[str, str] = {}  # by label, what was asked for
         self._monitors: list[Monitor] = []
         self.serial_ports: list[SerialPort] = []
-        try:
-            for path in config.symbols:
-                self.symbols.load(path)
-            if config.coverage is not None:
-                _check_writable(config.coverage)
-            self._open_chardevs()
-            self._wire()
-        except BaseException:
-            self._close_chardevs()
-            self.ram.close()
-            self.log.close()
-            raise
+        for path in config.symbols:
+            self.symbols.load(path)
+        if config.coverage is not None:
+            _check_writable(config.coverage)
+        self._open_chardevs()
+        self._wire()
 
     @functools.cached_property
     def image(self) -> BootImage:

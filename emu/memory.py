@@ -195,6 +195,10 @@ class GuestRam:
         end = address + length
         return any(first <= address and end <= last for first, last, _ in self._writable)
 
+    def is_memory(self, address: int, length: int) -> bool:
+        """Whether all of it is RAM or ROM."""
+        return any(first <= address and address + length <= end for first, end, _ in self._spans)
+
     def _span(self, spans: list[tuple[int, int, memoryview]], address: int, length: int) -> tuple[memoryview, int]:
         if length >= 0:
             for first, end, view in spans:

@@ -10,16 +10,22 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from dataclasses import dataclass
 from typing import IO, Any
 
 from pyemu import __version__
-from pyemu.firmware.files import open_regular
+from pyemu.firmware.files import empty, open_output, open_regular
 from pyemu.snapshot_error import SnapshotError
 from pyemu.snapshot_file import GUEST_OPTIONS
 
 FORMAT = 1
 _LONGEST_FIRST_LINE = 1 << 20  # characters: what isn't a recording need not be read whole
+_LONGEST_LINE = 256 << 20  # a check names each page that has changed, in some 20 characters
+_MOST_INSTRUCTIONS = 1 << 62
+
+
+_PAGE_NUMBER = re.compile("[0-9a-f]{1,13}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,18 +67,29 @@ class Recording:
         self.end: Moment | None = None  # how far a file goes
         self.is_read = False  # from a file, and not gone beyond
         self._file = file
+        self._first: dict[str, Any] | None = None  # what begin() writes
         self.path = path
 
     @classmethod
     def create(cls, path: str, options: dict[str, Any]) -> Recording:
-        """An empty one, with a file whose first line describes the machine."""
+        """An empty one, with a file whose first line will describe the machine."""
         try:
-            file = open(path, "w", encoding="ascii")
+            file = open_output(path)
         except OSError as error:
             raise SnapshotError(f"can't record to {path}: {error.strerror or error}") from error
         recording = cls(file, path)
-        recording._write({"pyemu recording": FORMAT, "version": __version__, **options})
+        recording._first = {"pyemu recording": FORMAT, "version": __version__, **options}
         return recording
+
+    def begin(self) -> None:
+        """The machine exists and is about to run: what was in the file may be lost now."""
+        if self._file is not None and self._first is not None:
+            first, self._first = self._first, None
+            try:
+                empty(self._file)
+            except OSError as error:
+                raise SnapshotError(f"can't record to {self.path}: {error.strerror or error}") from error
+            self._write(first)
 
     def append(self, entry: Entry) -> None:
         self.entries.append(entry)
@@ -84,11 +101,13 @@ class Recording:
         """Whether it goes to a file."""
         return self._file is not None
 
-    def close(self, end: Moment) -> None:
+    def close(self, end: Moment | None = None) -> None:
+        """No more entries; `end` is how far the machine has come."""
         if self._file is not None:
-            self._write({"i": end.instructions, "t": end.ns, "end": 1})
+            if end is not None:
+                self._write({"i": end.instructions, "t": end.ns, "end": 1})
             file, self._file = self._file, None
-            file.close()
+            _close(file)
 
     def _write(self, line: dict[str, Any]) -> None:
         assert self._file is not None
@@ -119,10 +138,30 @@ def _plain(entry: Entry) -> dict[str, Any]:
 
 
 def _entry(line: dict[str, Any]) -> Entry:
-    moment = Moment(line["i"], line["t"])
+    """Raises KeyError or TypeError for what nobody has recorded."""
     if "check" in line:
-        return Check(moment, line["check"])
-    return Event(moment, line["from"], line["data"])
+        return Check(_moment(line), _state(line["check"]))
+    source, data = line["from"], line["data"]
+    if not isinstance(source, str) or not isinstance(data, str):
+        raise TypeError("an event is text")
+    return Event(_moment(line), source, data)
+
+
+def _moment(line: dict[str, Any]) -> Moment:
+    count, ns = line["i"], line["t"]
+    if type(count) is not int or type(ns) is not int or not 0 <= count < _MOST_INSTRUCTIONS or ns < 0:
+        raise TypeError("a moment is two numbers")
+    return Moment(count, ns)
+
+
+def _state(state: Any) -> dict[str, Any]:
+    """What `check.take` gives, as far as comparing relies on it."""
+    for name, kind in (("registers", str), ("clock", object), ("devices", object), ("ram", int)):
+        if not isinstance(state[name], dict) or not all(isinstance(value, kind) for value in state[name].values()):
+            raise TypeError(f"a check has a dict of its {name}")
+    if not all(_PAGE_NUMBER.fullmatch(number) for number in state["ram"]):
+        raise TypeError("a page has a number")
+    return dict(state)
 
 
 def read(path: str) -> tuple[dict[str, Any], Recording]:
@@ -141,12 +180,12 @@ def read(path: str) -> tuple[dict[str, Any], Recording]:
                 raise SnapshotError(f"recording {path} doesn't say what machine it is of")
             recording = Recording(path=path)
             recording.is_read = True
-            for text in file:
+            while text := file.readline(_LONGEST_LINE):
                 line = _line(text)
                 if line is None:
                     break
                 if "end" in line:
-                    recording.end = Moment(line["i"], line["t"])
+                    recording.end = _moment(line)
                 else:
                     recording.entries.append(_entry(line))
     except (OSError, UnicodeDecodeError) as error:
@@ -161,7 +200,7 @@ def _line(text: str) -> dict[str, Any] | None:
     """An entry of the file; None for one that was cut short."""
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
 

@@ -62,6 +62,13 @@ _ATTR_L, _ATTR_DB = 1 << 13, 1 << 14
 _EFER_LMA = 1 << 10
 
 
+def _check(name: str, value: int) -> None:
+    if name not in _WRITABLE:
+        raise KeyError(f"register {name} can't be written here (can: {', '.join(sorted(_WRITABLE))})")
+    if not 0 <= value <= M64:
+        raise ValueError(f"{value:#x} doesn't fit a 64-bit register")
+
+
 class Registers:
     """`regs.rax`, `regs["rax"]`; rflags is computed. Only while the machine is stopped."""
 
@@ -80,14 +87,12 @@ class Registers:
         return int(self._s[WORDS[name]])
 
     def __setitem__(self, name: str, value: int) -> None:
-        if name not in _WRITABLE:
-            raise KeyError(f"register {name} can't be written here (can: {', '.join(sorted(_WRITABLE))})")
-        if not 0 <= value <= M64:
-            raise ValueError(f"{value:#x} doesn't fit a 64-bit register")
+        _check(name, value)
         self._change(name, value)
 
     def put(self, name: str, value: int) -> None:
         """Change one of those that may be."""
+        _check(name, value)
         if name == "rflags":
             set_eflags(self._s, value, M64)
         else:

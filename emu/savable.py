@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from pyemu import snapshot_file
 from pyemu.config import Icount, MachineConfig
 from pyemu.part import Part
-from pyemu.snapshot import Snapshot, SnapshotTree, capture, check_devices, put_back_cpu, put_back_devices
+from pyemu.snapshot import Snapshot, SnapshotTree, capture, check_cpu, check_devices, put_back_cpu, put_back_devices
 from pyemu.snapshot_error import SnapshotError
 from pyemu.tracking import PageTracker
 
@@ -38,8 +38,11 @@ def recorded(config: MachineConfig) -> tuple[MachineConfig, Recording | None]:
     if config.record is None:
         assert config.replay is not None
         options, recording = recording_file.read(config.replay)
-        config = snapshot_file.adopt_options(config, options["config"])
-        return replace(config, wall_start_ns=options["wall_start_ns"]), recording
+        options = options["config"] | {"wall_start_ns": options["wall_start_ns"]}
+        config = snapshot_file.adopt_options(config.replay, config, options)
+        if config.icount is None or config.wall_start_ns is None:
+            raise SnapshotError(f"recording {config.replay} is damaged: it doesn't say how time passes")
+        return config, recording
     config = replace(
         config,
         icount=config.icount or Icount(SHIFT),
@@ -86,6 +89,8 @@ class Savable(Part):
         """After the last."""
         if self.history is not None:
             self.history.close()
+        elif self._recording is not None:
+            self._recording.close()
 
     # ---- snapshots ------------------------------------------------------------------------------------------
 
@@ -135,7 +140,14 @@ class Savable(Part):
         header = snapshot_file.read_header(path)
         snapshot_file.check_config(path, header, machine.config)
         check_devices(machine, header.record)
-        put_back_devices(machine, header.record)
+        check_cpu(machine, header.record)
+        before = capture(machine)
+        try:
+            put_back_devices(machine, header.record)
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:  # a register that no chip can hold
+            put_back_devices(machine, before)
+            machine.clock.restore_alarms(before.clock)
+            raise SnapshotError(f"snapshot {path} is damaged: {error}") from error
         if any(self.snapshots):
             snapshot_file.copy_ram(path, header, machine.ram)
         else:

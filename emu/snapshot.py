@@ -8,14 +8,31 @@ has shown, breakpoints, translations) are no part of a snapshot. Files are `snap
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from pyemu.cpu.state import ICOUNT, LAYOUT, MMU_COUNT, RAM_BASE, TLB, TLB_ENTRIES, TLB_ENTRY_WORDS, State
-from pyemu.cpu.tlb import ADDEND, CODE_FLAG, INVALID, WRITE_TAG
+from pyemu.cpu import mode
+from pyemu.cpu.state import (
+    ICOUNT,
+    LAYOUT,
+    MMU,
+    MODE,
+    RAM_BASE,
+    STACK_MASK,
+    TLB,
+    TLB_ENTRY_WORDS,
+    TLB_LOG,
+    TLB_LOG_COUNT,
+    TLB_LOG_SIZE,
+    State,
+    new_state,
+)
+from pyemu.cpu.tlb import ADDEND, CODE_FLAG, EXEC_TAG, INVALID, MMIO_FLAG, PAGE, READ_TAG, TLB_END, WRITE_TAG
+from pyemu.memory import PAGE_SIZE
 from pyemu.snapshot_error import SnapshotError
 from pyemu.tracking import PageSet, PageTracker
 
@@ -73,7 +90,7 @@ def put_cpu(s: State, words: bytes) -> None:
 def move_tlb(s: State, old_base: int) -> None:
     """The entries lead into RAM that was at another host address; all pages may have a first write before them."""
     offset = s[RAM_BASE] - old_base
-    table = memoryview(s).cast("B").cast("Q")[TLB : TLB + MMU_COUNT * TLB_ENTRIES * TLB_ENTRY_WORDS]
+    table = memoryview(s).cast("B").cast("Q")[TLB:TLB_END]
     tags, addends = table[WRITE_TAG::TLB_ENTRY_WORDS], table[ADDEND::TLB_ENTRY_WORDS]
     for n, addend in enumerate(addends.tolist()):
         if addend:  # few have ever been filled
@@ -111,18 +128,48 @@ def check_devices(machine: Machine, record: MachineRecord) -> None:
     if odd := set(record.devices) ^ set(devices):
         raise SnapshotError(f"the machine and the snapshot differ in their devices: {', '.join(sorted(odd))}")
     for name, device in devices.items():
-        if not _alike(device.snapshot(), record.devices[name]):
+        if not _fits(device.state, record.devices[name]):
             raise SnapshotError(f"the snapshot is of another version of pyemu: '{name}' has other registers there")
+    if not machine.clock.can_restore(record.clock) or len(record.hidden) != len(machine.board.shadow.snapshot()):
+        raise SnapshotError("the snapshot is damaged: its clock or its hidden memory isn't this machine's")
 
 
-def _alike(ours: Any, theirs: Any) -> bool:
-    """Whether two plain records have the same fields, of the same kinds."""
-    if isinstance(ours, dict):
-        same = isinstance(theirs, dict) and ours.keys() == theirs.keys()
-        return same and all(_alike(ours[name], theirs[name]) for name in ours)
-    if isinstance(ours, list) and ours and isinstance(ours[0], dict):
-        return isinstance(theirs, list) and len(ours) == len(theirs) and all(map(_alike, ours, theirs))
-    return isinstance(theirs, type(ours)) and (not isinstance(ours, list) or all(type(item) is int for item in theirs))
+def check_cpu(machine: Machine, record: MachineRecord) -> None:
+    """Raise SnapshotError for a processor that native code couldn't go on with: it believes the mode and the TLB."""
+    s = new_state()
+    put_cpu(s, record.cpu)
+    words = memoryview(s).cast("B").cast("Q")
+    mode_words = s[MODE], s[MMU], s[STACK_MASK]
+    mode.update(s)
+    log = words[TLB_LOG : TLB_LOG + min(s[TLB_LOG_COUNT], TLB_LOG_SIZE)].tolist()
+    if mode_words != (s[MODE], s[MMU], s[STACK_MASK]) or any(not TLB <= word < TLB_END for word in log):
+        raise SnapshotError("the snapshot is damaged: its processor is in no possible state")
+    columns = (words[TLB + n : TLB_END : TLB_ENTRY_WORDS].tolist() for n in (READ_TAG, WRITE_TAG, EXEC_TAG, ADDEND))
+    for *tags, addend in zip(*columns, strict=True):
+        for tag in tags if addend else ():
+            page = (tag & PAGE) + addend - record.ram_base & INVALID
+            if tag != INVALID and not tag & MMIO_FLAG and not machine.ram.is_memory(page, PAGE_SIZE):
+                raise SnapshotError("the snapshot is damaged: its TLB leads out of memory")
+
+
+def _fits(state: Any, record: Any) -> bool:
+    """Whether a plain record has the fields of a state, of the same kinds and lengths. Only queues, which are empty at
+    first, have any length."""
+    if dataclasses.is_dataclass(state):
+        members = dataclasses.fields(state)
+        if not isinstance(record, dict) or record.keys() != {member.name for member in members}:
+            return False
+        for member in members:
+            ours, theirs = getattr(state, member.name), record[member.name]
+            has_length = isinstance(ours, list | bytearray) and member.default_factory is not list
+            if not _fits(ours, theirs) or (has_length and len(ours) != len(theirs)):
+                return False
+        return True
+    if isinstance(state, list) and state and dataclasses.is_dataclass(state[0]):
+        return isinstance(record, list) and len(state) == len(record) and all(map(_fits, state, record))
+    return isinstance(record, type(state)) and (
+        not isinstance(state, list) or all(type(item) is int for item in record)
+    )
 
 
 def put_back_devices(machine: Machine, record: MachineRecord) -> None:

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from pyemu import __version__
-from pyemu.config import DebugExit, Icount, MachineConfig
+from pyemu.config import ConfigError, DebugExit, Icount, MachineConfig
 from pyemu.firmware.files import open_regular
 from pyemu.memory import HIGH_RAM_START, PAGE_SIZE, GuestRam
 from pyemu.snapshot import MachineRecord, saved_fields
@@ -50,6 +50,10 @@ class Header:
     instructions: int
 
 
+_KINDS = {
+    "version": str, "config": dict, "fields": list, "cpu": int, "hidden": int, "ram": int, "ram_base": int,
+    "clock": dict, "devices": dict, "drawn": int, "instructions": int,
+}  # fmt: skip
 _last: dict[str, object] = {}  # of read_header
 
 
@@ -103,12 +107,14 @@ def save(path: str, machine: Machine, record: MachineRecord) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except OSError as error:
+    except BaseException as error:
         try:
             os.unlink(temporary)
-        except OSError:
+        except (OSError, ValueError):
             pass  # there was none
-        raise SnapshotError(f"can't save {path}: {error.strerror or error}") from error
+        if isinstance(error, OSError | ValueError):  # which is a NUL in the name
+            raise SnapshotError(f"can't save {path!r}: {getattr(error, 'strerror', None) or error}") from error
+        raise
 
 
 def _plain(value: object) -> object:
@@ -161,15 +167,18 @@ def _parse(path: str, file: BinaryIO) -> Header:
         raise SnapshotError(f"snapshot {path} has format {version}; this pyemu reads format {FORMAT}")
     if len(text) != length or zlib.crc32(text) != header_crc:
         raise SnapshotError(f"snapshot {path} is damaged")
-    header = json.loads(text, object_hook=_unplain)
-    body = file.read(header["cpu"] + header["hidden"])
-    offset = -(-file.tell() // PAGE_SIZE) * PAGE_SIZE
-    if zlib.crc32(body) != body_crc or os.fstat(file.fileno()).st_size != offset + header["ram"]:
-        raise SnapshotError(f"snapshot {path} is damaged")
+    header = _header(path, text)
     if header["fields"] != [[name, count] for name, _, count in saved_fields()]:
         raise SnapshotError(
             f"snapshot {path} is of pyemu {header['version']}, whose processor has other registers than this one's"
         )
+    size = os.fstat(file.fileno()).st_size
+    if not 0 <= header["cpu"] <= size - file.tell() or not 0 <= header["hidden"] <= _MAX_HEADER:
+        raise SnapshotError(f"snapshot {path} is damaged")
+    body = file.read(header["cpu"] + header["hidden"])
+    offset = -(-file.tell() // PAGE_SIZE) * PAGE_SIZE
+    if zlib.crc32(body) != body_crc or size != offset + header["ram"]:
+        raise SnapshotError(f"snapshot {path} is damaged")
     record = MachineRecord(
         cpu=body[: header["cpu"]],
         ram_base=header["ram_base"],
@@ -179,6 +188,20 @@ def _parse(path: str, file: BinaryIO) -> Header:
         drawn=header["drawn"],
     )
     return Header(header["config"], record, offset, header["instructions"])
+
+
+def _header(path: str, text: bytes) -> dict[str, Any]:
+    """The JSON, if everything in it has the right type: its check sum may have been made to fit."""
+    try:
+        header = json.loads(text, object_hook=_unplain)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise SnapshotError(f"snapshot {path} is damaged") from error
+    if not isinstance(header, dict) or header.keys() != _KINDS.keys():
+        raise SnapshotError(f"snapshot {path} is damaged")
+    wrong = [name for name, kind in _KINDS.items() if type(header[name]) is not kind]
+    if wrong or header["config"].keys() != set(GUEST_OPTIONS):
+        raise SnapshotError(f"snapshot {path} is damaged: '{(wrong or ['config'])[0]}' isn't what it should be")
+    return header
 
 
 def _unplain(value: dict[str, Any]) -> Any:
@@ -221,17 +244,22 @@ def check_config(path: str, header: Header, config: MachineConfig) -> None:
             raise SnapshotError(f"snapshot {path} is of a machine with {name} {header.config[name]}, not {ours[name]}")
 
 
-def adopt(config: MachineConfig, header: Header, given: Callable[[str], bool]) -> MachineConfig:
+def adopt(path: str, config: MachineConfig, header: Header, given: Callable[[str], bool]) -> MachineConfig:
     """The configuration with the file's options, except for those that `given` says the user has set."""
-    return adopt_options(config, {name: value for name, value in header.config.items() if not given(name)})
+    return adopt_options(path, config, {name: value for name, value in header.config.items() if not given(name)})
 
 
-def adopt_options(config: MachineConfig, options: dict[str, Any]) -> MachineConfig:
+def adopt_options(path: str, config: MachineConfig, options: dict[str, Any]) -> MachineConfig:
     """The configuration with some of `guest_options` from a file."""
     options = dict(options)
-    for name, kind in (("debug_exit", DebugExit), ("icount", Icount)):
-        if options.get(name) is not None:
-            options[name] = kind(**options[name])
-    if "bios_path" in options:
-        options["bios_path"] = tuple(options["bios_path"])
-    return replace(config, **options)
+    try:
+        for name, kind in (("debug_exit", DebugExit), ("icount", Icount)):
+            if options.get(name) is not None:
+                options[name] = kind(**options[name])
+        if "bios_path" in options:
+            options["bios_path"] = tuple(options["bios_path"])
+        config = replace(config, **options)
+        config.check_types()
+    except (TypeError, ConfigError) as error:
+        raise SnapshotError(f"what {path} says about the machine is damaged: {error}") from error
+    return config

@@ -25,7 +25,7 @@ from pyemu.cpu.state import (
     State,
 )
 from pyemu.cpu.tlb import CODE_FLAG, WRITE_TAG
-from pyemu.memory import HIGH_RAM_START, PAGE_SIZE, GuestRam
+from pyemu.memory import HIGH_RAM_START, PAGE_SIZE, GuestRam, NoMemory
 
 if TYPE_CHECKING:
     import numpy
@@ -35,7 +35,10 @@ _MAP_NORESERVE = 0x4000  # Linux <sys/mman.h>
 
 def _zeroed(size: int) -> mmap.mmap:
     """Memory that is there when it is touched."""
-    return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE)
+    try:
+        return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE)
+    except OSError as error:
+        raise NoMemory(f"the host can't give {size >> 10} KiB to note which memory has changed") from error
 
 
 @dataclass

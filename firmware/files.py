@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 
 def open_regular(path: str) -> BinaryIO:
@@ -20,5 +20,21 @@ def open_regular(path: str) -> BinaryIO:
     raise OSError(errno.EINVAL, "not a regular file")
 
 
+def open_output(path: str) -> IO[str]:
+    """Open a file for writing text; what is in it stays until `empty`. A FIFO without reader is refused."""
+    try:
+        file = open(path, "a", encoding="ascii", opener=_open_without_waiting)
+    except ValueError as error:  # a NUL in the name
+        raise OSError(errno.EINVAL, "impossible file name") from error
+    os.set_blocking(file.fileno(), True)
+    return file
+
+
+def empty(file: IO[str]) -> None:
+    """Forget what is in it."""
+    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        os.ftruncate(file.fileno(), 0)
+
+
 def _open_without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)
+    return os.open(path, flags | os.O_NONBLOCK, 0o666)

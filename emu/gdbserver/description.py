@@ -129,7 +129,10 @@ class Description:
         return "\n".join([*lines, "</target>"])
 
     def number(self, name: str) -> int:
-        return next(n for n, register in enumerate(self.registers) if register.name == name)
+        for n, register in enumerate(self.registers):
+            if register.name == name:
+                return n
+        raise KeyError(name)
 
 
 # ---- how registers are read and written -----------------------------------------------------------------------------

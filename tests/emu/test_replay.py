@@ -132,8 +132,8 @@ def test_what_is_no_recording_is_refused(tmp_path: Path, text: str) -> None:
 
 
 def test_a_full_disk_ends_the_run_with_one_line(tmp_path: Path) -> None:
-    with pytest.raises(SnapshotError, match="No space left"), Machine(record="/dev/full"):
-        pass
+    with pytest.raises(SnapshotError, match="No space left"), Machine(record="/dev/full") as m:
+        m.prepare()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         with Machine(memory=SIZE, record=str(tmp_path / "run")) as m:
