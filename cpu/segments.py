@@ -149,12 +149,15 @@ def load_segment(s: State, segment: int, selector: int) -> int:
 
 def drop_inner_segments(s: State) -> int:
     """After a return to an outer level: ES, DS, FS and GS that the new CPL may not use become null (SDM 2, RET), as
-    selectors: the base stays, which 64-bit code goes on using. The caller brings the mode up to date."""
+    selectors: the base stays, which 64-bit code goes on using. A null selector loses its RPL: Linux's sigreturn test
+    sees it. The caller brings the mode up to date."""
     cpl = s[CPL]
     for segment in range(6):
         if segment != CS and segment != SS:
             attr = s[SEG_ATTR + segment]
-            if not attr & ds.UNUSABLE and not ds.is_conforming(attr) and ds.dpl_of(attr) < cpl:
+            if attr & ds.UNUSABLE:
+                s[SEG_SEL + segment] = 0
+            elif not ds.is_conforming(attr) and ds.dpl_of(attr) < cpl:
                 base = s[SEG_BASE + segment]
                 set_null(s, segment, 0)
                 s[SEG_BASE + segment] = base

@@ -144,6 +144,18 @@ def test_return_to_outer_level_drops_inner_segments(twin: Twin) -> None:
     assert m.s[SEG_ATTR + DS] & 1 << 16
 
 
+@pytest.mark.parametrize("outer", [False, True])
+def test_return_to_outer_level_clears_the_rpl_of_null_selectors(outer: bool, twin: Twin) -> None:
+    m = setup.protected()
+    m.load(ES, setup.DATA)
+    m.load(DS, 3)
+    m.load(FS, 1)
+    code, stack = (setup.USER_CODE32, setup.USER_DATA) if outer else (setup.CODE32, setup.DATA)
+    m.put(setup.STACK, "IIIII", 0x1111, code, 2, setup.USER_STACK, stack)
+    assert twin(ir.iret)(m.s, 4, 0) == 0
+    assert m.selectors() == ([0, code, stack, 0, 0, 0] if outer else [setup.DATA, code, stack, 3, 1, setup.DATA])
+
+
 def test_trap_gate_keeps_if_and_16_bit_gate_clears_the_upper_half(twin: Twin) -> None:
     m = setup.protected()
     m.s[FLAGS] = fl.IF | 2
