@@ -21,7 +21,7 @@ PACKAGES = {
     "bochs": "bochs",  # a third emulator, for what QEMU's TCG does not emulate or gets wrong
     "gdb": "gdb",  # the debugger that our server is for
     "grub-mkimage": "grub-common",  # makes the GRUB that tests boot
-    "gcc": "build-essential",  # makes a program out of the C library's string functions
+    "gcc": "build-essential",  # makes the programs that judge from inside a guest
 }
 INSTALL = ("apt-get", "install", "-y", "-q", "--no-install-recommends")
 

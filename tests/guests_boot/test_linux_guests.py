@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.linux_guests import images, initramfs
+from tests.linux_guests import images, initramfs, programs
 from tests.linux_guests.bootlog import trouble, without_expected
 from tests.linux_guests.console import Console, ConsoleError
 from tests.linux_guests.cpio import CpioWriter
@@ -60,6 +60,23 @@ def test_initramfs_has_what_the_boot_tests_call(guests: Guests) -> None:
         mode, contents = files[script]
         assert mode == 0o100755 and contents.startswith(b"#!/bin/sh\n")
     assert files["etc/known"][1] == initramfs.KNOWN_BYTES
+
+
+def test_programs_are_packed_with_what_is_expected_of_them(guests: Guests) -> None:
+    host = programs.on_host(guests.busybox, 7)
+    assert host.expected and host.expected.startswith(b"BusyBox v") and host.expected.endswith(b"\nstatus 0\n")
+    packed = programs.pack([programs.Program(Path(sys.executable)), host], guests.busybox)
+    files = {name: contents for name, _, contents in entries(gzip.decompress(packed))}
+    python = Path(sys.executable)
+    assert files["list"].decode() == f"{python.name} {programs.PROGRAM_SECONDS}\nbusybox 7\n"
+    assert files[f"programs/{python.name}"] == python.read_bytes()
+    assert files["expected/busybox"] == host.expected and f"expected/{python.name}" not in files
+
+
+def test_results_of_programs_are_read() -> None:
+    found = programs.results("[  0.1] x\nprogram a 0 good\n| -1\n| +2\nprogram b_32 139 differs\nprogram c 1 failed\n")
+    assert {name: result.good for name, result in found.items()} == {"a": True, "b_32": False, "c": False}
+    assert found["b_32"].text == "differs, status 139\n| -1\n| +2" and found["c"].text == "failed, status 1"
 
 
 def test_missing_package_tools_are_explained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

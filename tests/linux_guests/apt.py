@@ -1,4 +1,4 @@
-"""Downloads and unpacks Debian packages without installing anything and without being root.
+"""Downloads and unpacks Debian packages, binary and source, without installing anything and without being root.
 
 Uses the system's package lists when they know the package, otherwise lists of its own under the given directory: the
 system's state is only ever read. What the packages are used for is none of this module's business.
@@ -15,6 +15,7 @@ from pathlib import Path
 # apt drops its rights to this user for downloads, who couldn't write into a directory that belongs to somebody else.
 NO_SANDBOX = ("-o", "APT::Sandbox::User=root")
 AMD64, I386 = "amd64", "i386"
+KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")  # of the package debian-archive-keyring
 
 
 class AptError(Exception):
@@ -65,6 +66,33 @@ class Apt:
         directory.mkdir(parents=True, exist_ok=True)
         _run(["dpkg-deb", "-x", str(package_file), str(directory)], directory)
 
+    def download_source(self, package: str, directory: Path) -> list[Path]:
+        """Downloads the files of a source package; apt checks them against the signed lists."""
+        directory.mkdir(parents=True, exist_ok=True)
+        options = self._source_lists()
+        _run(["apt-get", "-q", *options, "update"], directory)
+        _run(["apt-get", "-q", *options, "source", "--download-only", "--only-source", package], directory)
+        return sorted(directory.glob(f"{package}_*"))
+
+    def _source_lists(self) -> tuple[str, ...]:
+        """Options to use lists of our own of the source packages behind the binary ones that the system knows."""
+        form = "$(REPO_URI) $(RELEASE)"
+        filters = ("Created-By: Packages", "Origin: Debian", "Component: main")
+        known = self._run("apt-get", ["indextargets", "--format", form, *filters]).split("\n")
+        if not any(known):
+            raise AptError("apt's sources name no mirror of Debian")
+        state = self._state / "sources"
+        for folder in ("lists/partial", "cache/archives/partial"):
+            (state / folder).mkdir(parents=True, exist_ok=True)
+        signed = f"[signed-by={KEYRING}] " if KEYRING.exists() else ""
+        lines = [f"deb-src {signed}{repository} main\n" for repository in dict.fromkeys(filter(None, known))]
+        (state / "sources.list").write_text("".join(lines))
+        settings = (
+            f"Dir::Etc::sourcelist={state / 'sources.list'}",
+            f"Dir::Etc::sourceparts={os.devnull}",
+        )
+        return (*self._options, *_words((*_private(state), *settings)))
+
     def _show(self, package: str) -> str:
         """The package's record, from lists that know it."""
         try:
@@ -86,13 +114,7 @@ class Apt:
             return
         (lists / "partial").mkdir(parents=True, exist_ok=True)
         (cache / "archives" / "partial").mkdir(parents=True, exist_ok=True)
-        settings = (
-            f"Dir::State={self._state}",
-            f"Dir::State::lists={lists}",
-            f"Dir::State::status={os.devnull}",
-            f"Dir::Cache={cache}",
-        )
-        self._options += _words(settings)
+        self._options += _words(_private(self._state))
         print("downloading package lists", file=sys.stderr, flush=True)
         try:
             self._run("apt-get", ["update"])
@@ -101,6 +123,16 @@ class Apt:
 
     def _run(self, tool: str, arguments: Sequence[str], directory: Path | None = None) -> str:
         return _run([tool, "-q", *self._options, *arguments], directory or self._state)
+
+
+def _private(state: Path) -> tuple[str, ...]:
+    """Settings for lists below `state`, and for nothing being installed."""
+    return (
+        f"Dir::State={state}",
+        f"Dir::State::lists={state / 'lists'}",
+        f"Dir::State::status={os.devnull}",
+        f"Dir::Cache={state / 'cache'}",
+    )
 
 
 def _words(settings: Sequence[str]) -> tuple[str, ...]:

@@ -86,7 +86,7 @@ def directory() -> Path:
 
 def obtain() -> Guests:
     """What a Linux boot needs, downloaded first if it isn't there."""
-    with _locked() as home:
+    with locked() as home:
         paths = _obtain(home, list(LINUX))
         initrd = home / "initramfs.gz"
         _write_if_changed(initrd, initramfs.build(paths["busybox"]))
@@ -95,13 +95,13 @@ def obtain() -> Guests:
 
 def file(name: str) -> Path:
     """One of `SOURCES`, downloaded first if it isn't there."""
-    with _locked() as home:
+    with locked() as home:
         return _obtain(home, [name])[name]
 
 
 def initrd_i386() -> Path:
     """The initramfs of the 32-bit kernels: the same one around a 32-bit busybox."""
-    with _locked() as home:
+    with locked() as home:
         paths = _obtain(home, ["busybox", "busybox-i386"])
         initrd = home / "initramfs-i386.gz"
         # The host's kernel may be unable to run the 32-bit binary: its twin of the same version tells the applets.
@@ -111,7 +111,7 @@ def initrd_i386() -> Path:
 
 def obtain_all() -> dict[str, Path]:
     """Everything, by name."""
-    with _locked() as home:
+    with locked() as home:
         paths = _obtain(home, list(SOURCES))
     paths["initrd"] = obtain().initrd
     paths["initrd-i386"] = initrd_i386()
@@ -177,7 +177,7 @@ def _write_if_changed(path: Path, data: bytes) -> None:
 
 
 @contextmanager
-def _locked() -> Iterator[Path]:
+def locked() -> Iterator[Path]:
     """The guests' directory, for one process at a time: test workers start at the same moment."""
     home = directory()
     home.mkdir(parents=True, exist_ok=True)

@@ -1,13 +1,14 @@
-"""Runs many static programs in one boot: packs them into an initramfs around busybox, boots, and reads off how each ended.
+"""Runs many static programs in one boot: packs them into an initramfs around busybox, boots, and tells how they end.
 
 A program that has a known output (what it prints on the host, say) ends well if it prints that and has that status;
 any other ends well with status 0. Where programs come from, and what their results mean, is none of this module's
-business: see `sources`, and the tests in tests/guests_boot/.
+business: see `suites`, and tests/guests_boot/test_programs.py.
 """
 
 import gzip
 import re
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ _COMMANDS = ("cat", "cmp", "diff", "dmesg", "echo", "head", "mount", "poweroff",
 _BY_SIGNAL = 128  # a shell's status for a program that a signal ended: this and the signal
 
 # `timeout` replaces itself by the program, whose parent is this shell. What a program wrote comes before its result,
-# each line marked. Programs that take a signal's place in the kernel log would spoil the result lines: dmesg -n 1.
+# each line marked. What the kernel logs of a program that a signal ends would spoil those lines: dmesg -n 1.
 _INIT = f"""\
 #!/bin/sh
 export PATH=/bin
@@ -55,10 +56,14 @@ _RESULT = re.compile(r"program (\S+) (\d+) (\w+)")
 class Program:
     """A static program, and what is known about it."""
 
-    name: str
     path: Path
     expected: bytes | None = None  # its output, and in a last line its status
     seconds: int = PROGRAM_SECONDS
+
+    @property
+    def name(self) -> str:
+        """What it is called in the guest, too."""
+        return self.path.name
 
 
 @dataclass(frozen=True)
@@ -69,15 +74,15 @@ class Result:
     text: str  # its status, and if it didn't end well the lines that tell why
 
 
-def on_host(name: str, path: Path, directory: Path) -> Program:
+def on_host(path: Path, seconds: int = PROGRAM_SECONDS) -> Program:
     """The program with the output that it has when it runs here, on the host's own processor."""
-    command = ["setarch", "--addr-no-randomize", str(path)]
-    done = subprocess.run(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=directory,
-        env={"PATH": "/bin"}, timeout=PROGRAM_SECONDS, check=False,
-    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as directory:
+        done = subprocess.run(
+            ["setarch", "--addr-no-randomize", path], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL, cwd=directory, env={"PATH": "/bin"}, timeout=PROGRAM_SECONDS, check=False,
+        )  # fmt: skip
     status = done.returncode if done.returncode >= 0 else _BY_SIGNAL - done.returncode
-    return Program(name, path, done.stdout + f"status {status}\n".encode())
+    return Program(path, done.stdout + f"status {status}\n".encode(), seconds)
 
 
 def pack(programs: Sequence[Program], busybox: Path) -> bytes:
