@@ -3,9 +3,15 @@
 import signal
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests import judges
 from tests.linux_guests import images, machines
+
+# What an example takes depends on the host, and CI says the same each time about the same sources: random search is the
+# business of tests/fuzz and of what is marked `long`.
+settings.register_profile("pyemu", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("pyemu")
 
 EMULATORS = {"pyemu": machines.PYEMU, "qemu": machines.QEMU}
 

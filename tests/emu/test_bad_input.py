@@ -16,7 +16,7 @@ def run(*arguments: str) -> tuple[int, str]:
     """The status and the one line of a process that fails."""
     done = subprocess.run(
         [sys.executable, "-m", "pyemu", "-nographic", "-accel", "reference", *arguments],
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=20,
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     lines = done.stderr.splitlines()
     assert done.stdout == ""
@@ -144,7 +144,7 @@ def test_help_that_nobody_reads_to_its_end() -> None:
     for arguments in (["-h"], ["-version"], ["-cpu", "help"]):
         with open("/dev/full", "w") as full:
             done = subprocess.run(
-                [sys.executable, "-m", "pyemu", *arguments], stdout=full, stderr=subprocess.PIPE, text=True, timeout=20
+                [sys.executable, "-m", "pyemu", *arguments], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60
             )
         assert (done.returncode, done.stderr.count("\n")) == (1, 1)
         assert "No space left" in done.stderr

@@ -1,6 +1,7 @@
 """Character devices over real descriptors: pipes, files, pseudo-terminals, sockets."""
 
 import os
+import re
 import socket
 import termios
 import threading
@@ -36,7 +37,7 @@ def loop():
     assert errors == []
 
 
-def wait_for(condition, seconds=2.0):
+def wait_for(condition, seconds=60.0):
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until, "nothing happened"
@@ -95,7 +96,7 @@ def test_slow_reader_gets_everything(loop):
     writer = threading.Thread(target=write)
     writer.start()
     assert read_exactly(read_end, len(data)) == data
-    writer.join(5)
+    writer.join(60)
     assert not writer.is_alive()
     chardev.close()
     os.close(read_end)
@@ -111,7 +112,7 @@ def test_a_stuck_reader_does_not_hold_up_the_end(loop):
     time.sleep(0.1)
     assert writer.is_alive()
     chardev.abandon()
-    writer.join(1)
+    writer.join(60)
     assert not writer.is_alive()
     os.close(read_end)
     chardev.close()
@@ -198,14 +199,14 @@ def test_tcp_server_and_reconnection(loop):
     chardev.on_input = seen.extend
     chardev.start(loop)
     chardev.write(b"lost: nobody is there\n")
-    with socket.create_connection(("127.0.0.1", chardev.port), timeout=2) as peer:
+    with socket.create_connection(("127.0.0.1", chardev.port), timeout=60) as peer:
         wait_for(lambda: chardev._write_fd is not None)
         chardev.write(b"hi\n")
         assert peer.recv(100) == b"hi\n"
         peer.sendall(b"there")
         wait_for(lambda: seen == b"there")
     wait_for(lambda: chardev._write_fd is None)
-    with socket.create_connection(("127.0.0.1", chardev.port), timeout=2) as peer:
+    with socket.create_connection(("127.0.0.1", chardev.port), timeout=60) as peer:
         wait_for(lambda: chardev._write_fd is not None)
         chardev.write(b"again\n")
         assert peer.recv(100) == b"again\n"
@@ -213,22 +214,21 @@ def test_tcp_server_and_reconnection(loop):
 
 
 def test_tcp_server_waits_by_default(loop, capsys):
-    listener = socket.create_server(("127.0.0.1", 0))
-    port = listener.getsockname()[1]
-    listener.close()
     done = []
-    thread = threading.Thread(target=lambda: done.append(open_chardev(f"tcp:127.0.0.1:{port},server", "serial0")))
+    thread = threading.Thread(target=lambda: done.append(open_chardev("tcp:127.0.0.1:0,server", "serial0")))
     thread.start()
+    said = []
+    wait_for(lambda: said.append(capsys.readouterr().err) or "waiting for" in "".join(said))
     time.sleep(0.1)
     assert done == []
-    peer = socket.create_connection(("127.0.0.1", port), timeout=2)
-    thread.join(2)
+    port = int(re.fullmatch(r"pyemu: waiting for a connection on 127\.0\.0\.1:(\d+)\n", "".join(said))[1])
+    peer = socket.create_connection(("127.0.0.1", port), timeout=60)
+    thread.join(60)
     done[0].start(loop)
     done[0].write(b"x\n")
     assert peer.recv(10) == b"x\n"
     peer.close()
     done[0].close()
-    assert f"waiting for a connection on 127.0.0.1:{port}" in capsys.readouterr().err
 
 
 def test_tcp_client(loop):

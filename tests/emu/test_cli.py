@@ -1,9 +1,9 @@
 """The command line: help, bad usage, what options come to."""
 
 import os
+import resource
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -20,7 +20,7 @@ def run(*arguments):
         [sys.executable, "-m", "pyemu", *arguments],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         stdin=subprocess.DEVNULL,
     )
 
@@ -193,19 +193,19 @@ def test_help_to_a_reader_who_has_gone(option):
     os.close(read)
     with os.fdopen(write, "wb") as gone:
         done = subprocess.run(
-            [sys.executable, "-m", "pyemu", *option], stdout=gone, stderr=subprocess.PIPE, text=True, timeout=30
+            [sys.executable, "-m", "pyemu", *option], stdout=gone, stderr=subprocess.PIPE, text=True, timeout=60
         )
     assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_help_is_quick():
     """Nothing heavy is imported for it."""
-    times = []
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     for _ in range(3):
-        started = time.monotonic()
         assert run("-h").returncode == 0
-        times.append(time.monotonic() - started)
-    assert min(times) < 0.5
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime  # of the processor, not of the clock
+    assert seconds < 1.5
     loaded = subprocess.run(
         [sys.executable, "-c", "import pyemu.cli, sys; print([m for m in sys.modules if m.startswith('pyemu')])"],
         capture_output=True, text=True, check=True,

@@ -26,7 +26,7 @@ def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Machine]
 def test_blocks(machine: Machine) -> None:
     """What is executed is there, and nothing else; the last instruction isn't executed."""
     coverage = machine.coverage()
-    machine.run(until=AT["end"], timeout=20)
+    machine.run(until=AT["end"], timeout=60)
     assert machine.instructions == COUNT
     spans = sorted((block.address, block.address + block.size) for block in coverage.blocks)
     covered = {at for start, end in spans for at in range(start, end)}
@@ -35,18 +35,18 @@ def test_blocks(machine: Machine) -> None:
 
 
 def test_begun_in_the_middle_reset_and_stopped(machine: Machine) -> None:
-    machine.run(until=AT["again"], timeout=20)
+    machine.run(until=AT["again"], timeout=60)
     coverage = machine.coverage()
     with pytest.raises(ConfigError, match="already"):
         machine.coverage()
-    machine.run(until=AT["int"], timeout=20)
+    machine.run(until=AT["int"], timeout=60)
     assert all(block.address >= AT["loop"] for block in coverage.blocks)
     assert AT["loop"] in {block.address for block in coverage.blocks}
     coverage.reset()
-    machine.run(until=AT["port"], timeout=20)
+    machine.run(until=AT["port"], timeout=60)
     assert {block.address for block in coverage.blocks} == {AT["int"], 0x7D00}
     coverage.stop()
-    machine.run(until=AT["end"], timeout=20)
+    machine.run(until=AT["end"], timeout=60)
     assert {block.address for block in coverage.blocks} == {AT["int"], 0x7D00}
     machine.coverage().stop()
 
@@ -55,7 +55,7 @@ def test_a_full_buffer(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("pyemu.coverage._ENTRIES", 3)
     coverage = machine.coverage()
     hooks = [machine.breakpoint(at, action=lambda _: None) for at in range(ORIGIN, AT["end"])]
-    machine.run(until=AT["end"], timeout=20)
+    machine.run(until=AT["end"], timeout=60)
     assert len(coverage.blocks) > 20
     assert hooks[0].hits == 1
 
@@ -66,13 +66,13 @@ def test_edges(machine: Machine) -> None:
             machine.coverage(edges=True)
         return
     coverage = machine.coverage(edges=True)
-    machine.run(until=AT["fill"], timeout=20)
+    machine.run(until=AT["fill"], timeout=60)
     first = coverage.edges
     assert 2 <= sum(map(bool, first)) < 12
     assert max(first) == (1000 - 2) % 255 or max(first) > 100  # the loop's edge to itself, counted modulo 255
     coverage.reset()
     assert not any(coverage.edges)
-    machine.run(until=AT["end"], timeout=20)
+    machine.run(until=AT["end"], timeout=60)
     assert any(coverage.edges) and coverage.edges != first
     assert machine.instructions == COUNT
 
@@ -88,7 +88,7 @@ def test_the_reference_interpreter_keeps_no_blocks(tmp_path: Path) -> None:
 def test_drcov(machine: Machine, tmp_path: Path) -> None:
     """The file is read as its format's description has it."""
     coverage = machine.coverage()
-    machine.run(until=AT["end"], timeout=20)
+    machine.run(until=AT["end"], timeout=60)
     path = tmp_path / "out.drcov"
     count = coverage.save_drcov(str(path), [Module("sector", ORIGIN, AT["end"])])
     head, data = re.fullmatch(rb"(.*BB Table: \d+ bbs\n)(.*)", path.read_bytes(), re.S).groups()  # type: ignore[union-attr]

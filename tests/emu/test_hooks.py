@@ -63,14 +63,14 @@ def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
 
 
 def run(machine: Machine) -> Any:
-    stop = machine.run(timeout=20)
+    stop = machine.run(timeout=60)
     assert stop.kind is not StopKind.TIMEOUT
     return stop
 
 
 def finish(machine: Machine) -> int:
     """Run to the end; gives the instruction count there."""
-    machine.run(until=AT["end"], timeout=20)
+    machine.run(until=AT["end"], timeout=60)
     assert machine.regs.rip == AT["end"]
     return machine.instructions
 
@@ -115,12 +115,12 @@ def test_temporary_and_with_an_action(machine: Machine) -> None:
 
 
 def test_takes_effect_in_code_already_translated(machine: Machine) -> None:
-    machine.run(until=Instructions(1000), timeout=20)
+    machine.run(until=Instructions(1000), timeout=60)
     hook = machine.breakpoint(AT["load"])
     run(machine)
     assert machine.regs.rip == AT["load"]
     hook.remove()
-    machine.run(until=Instructions(1000), timeout=20)
+    machine.run(until=Instructions(1000), timeout=60)
     again = machine.breakpoint(AT["loop"])
     run(machine)
     assert (machine.regs.rip, again.hits, hook.hits) == (AT["loop"], 1, 1)
@@ -148,7 +148,7 @@ def test_set_from_another_thread_while_it_runs(machine: Machine) -> None:
     finish(machine)
     machine.start()
     hook = machine.breakpoint(AT["end"])
-    assert machine._stopped.wait(10)
+    assert machine._stopped.wait(60)
     assert (machine.regs.rip, machine._last_stop.hook) == (AT["end"], hook)
     hook.remove()
     machine.start()
@@ -156,13 +156,13 @@ def test_set_from_another_thread_while_it_runs(machine: Machine) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
         assert not thread.is_alive()
 
 
 @pytest.mark.parametrize(("access", "length"), [("w", 2), ("rw", 1), ("w", 0x10000)])
 def test_watchpoint_on_writes(machine: Machine, access: str, length: int) -> None:
-    machine.run(until=AT["count"], timeout=20)
+    machine.run(until=AT["count"], timeout=60)
     hook = machine.watchpoint(0x600, length, access, "write")
     for n in range(3):
         stop = run(machine)
@@ -189,7 +189,7 @@ def test_neighbours_are_not_hit(machine: Machine) -> None:
 
 
 def test_watchpoint_at_a_physical_address(machine: Machine) -> None:
-    machine.run(until=AT["loop"], timeout=20)
+    machine.run(until=AT["loop"], timeout=60)
     machine.watchpoint(0x600, 1, physical=True, condition="value >= 300")
     assert run(machine).event.value == 300
 

@@ -1,12 +1,10 @@
 """The monitor's commands and its line editing."""
 
-import time
-
 import pytest
 
 from pyemu.chardev import Capture
 from pyemu.monitor import Monitor
-from pyemu.until import StopKind
+from pyemu.until import Instructions, StopKind
 
 
 @pytest.fixture
@@ -109,14 +107,10 @@ def test_quit_ends_the_machine(machine, monitor):
 
 
 def test_system_reset(machine, monitor):
-    machine.start()
-    time.sleep(0.02)
-    machine.pause()
+    machine.run(until=Instructions(20), timeout=60)
     machine.memory.write(0x7C00, b"\0")
-    machine.resume()
     monitor.execute("system_reset")
-    time.sleep(0.05)
-    machine.pause()
+    machine.run(until=Instructions(20), timeout=60)
     assert machine.memory.read(0x7C00, 1) == b"\xf4"
 
 

@@ -39,7 +39,10 @@ def record(path: Path, backend: str, seed: int, **options: Any) -> bytes:
         for word in source.sample(WORDS, len(WORDS)):
             m.run(timeout=source.random() * 0.1)
             m.send(word)
-        m.run(timeout=0.2)
+        for _ in range(1200):
+            if m.output.count(b"> ") > len(WORDS):  # all of them have been executed
+                break
+            m.run(timeout=0.05)
         if seed % 2:
             m.snapshot()
             m.press("shift-a")
@@ -181,7 +184,7 @@ def past(request: pytest.FixtureRequest) -> Iterator[Machine]:
         m.run(until="> ", timeout=60)
         for word in WORDS[:2]:
             m.send(word)
-            m.run(timeout=0.05)
+            m.run(until="\n> ", timeout=60)
         m.run(until=Instructions(500), timeout=60)
         yield m
 
@@ -202,14 +205,14 @@ def test_going_to_moments_and_back(past: Machine) -> None:
     assert past.output == output, "what was shown isn't shown again"
     past.goto(end)
     past.send("echo more\r")
-    past.run(until="more\r\n", timeout=30)
+    past.run(until="more\r\n", timeout=60)
 
 
 def test_steps_back(past: Machine) -> None:
     trail = []
     for _ in range(5):
         trail.append((past.instructions, past.regs.rip))
-        past.run(until=Instructions(1), timeout=30)
+        past.run(until=Instructions(1), timeout=60)
     for count, rip in reversed(trail):
         assert past.reverse_step().kind is StopKind.STEP
         assert (past.instructions, past.regs.rip) == (count, rip)
@@ -234,7 +237,7 @@ def test_back_to_a_breakpoint_and_to_a_write(past: Machine) -> None:
     assert past.instructions < before
     written = past.read_virtual(address, 8)
     past.reverse_step()
-    past.run(until=Instructions(1), timeout=30)
+    past.run(until=Instructions(1), timeout=60)
     assert past.read_virtual(address, 8) == written
     never = past.breakpoint(0xDEAD_0000)
     assert past.reverse_continue().kind is StopKind.HISTORY_END
@@ -244,10 +247,10 @@ def test_back_to_a_breakpoint_and_to_a_write(past: Machine) -> None:
 
 def test_a_jump_to_another_state_begins_another_past(past: Machine, tmp_path: Path) -> None:
     kept = past.snapshot()
-    past.run(until=Instructions(1000), timeout=30)
+    past.run(until=Instructions(1000), timeout=60)
     past.restore(kept)
     begin = past.instructions
-    past.run(until=Instructions(1000), timeout=30)
+    past.run(until=Instructions(1000), timeout=60)
     later = whole(past)
     past.goto(begin + 300)
     past.goto(begin + 1000)

@@ -131,14 +131,14 @@ def test_iasl_accepts_them(image: BootImage, tmp_path: Path) -> None:
         name = signature.decode().lower()
         (tmp_path / f"{name}.dat").write_bytes(table)
         run = subprocess.run(
-            [iasl, "-d", f"{name}.dat"], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=30
+            [iasl, "-d", f"{name}.dat"], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60
         )
         source = (tmp_path / f"{name}.dsl").read_text()
         for complaint in ("rror", "arning", "Invalid", "Incorrect"):
             assert complaint not in run.stdout + run.stderr, run.stdout + run.stderr
         for complaint in ("Invalid", "Incorrect", "terminates in the middle"):
             assert complaint not in source, source
-    run = subprocess.run([iasl, "dsdt.dsl"], cwd=tmp_path, capture_output=True, text=True, timeout=30)
+    run = subprocess.run([iasl, "dsdt.dsl"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert run.returncode == 0, run.stdout + run.stderr
     assert "0 Errors, 0 Warnings" in run.stdout
     text = (tmp_path / "dsdt.dsl").read_text()

@@ -12,7 +12,7 @@ from pyemu.machine import Machine
 from tests.gdb.sector import sector
 from tests.judges import require
 
-OPENING = ("set pagination off", "set confirm off", "set remotetimeout 10", "set width 0")
+OPENING = ("set pagination off", "set confirm off", "set remotetimeout 60", "set width 0")
 
 
 def where(machine: Machine) -> str:

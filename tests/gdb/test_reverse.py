@@ -76,7 +76,7 @@ def test_what_gdb_changes_belongs_to_the_history(remembering: Machine) -> None:
 
 def conversation(machine: Machine) -> tuple[socket.socket, Reader]:
     host, _, port = where(machine).rpartition(":")
-    client = socket.create_connection((host, int(port)), timeout=30)
+    client = socket.create_connection((host, int(port)), timeout=60)
     client.sendall(frame(b"QStartNoAckMode"))
     return client, Reader()
 
