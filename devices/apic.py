@@ -80,9 +80,10 @@ class Apic(Device):
     """One local APIC; implements interfaces.LocalApic.
 
     Callbacks (plain attributes, to be set by the machine): `on_change()` whenever pending_vector() is another one,
-    `on_nmi()`, `on_smi()`, `on_init()`, `on_sipi(vector)`, `on_base_change()` when the page moved, appeared or
-    vanished (look at `mmio_base`, None if there is none), and of the bus: `send_ipi(apic, destination, icr)`,
-    `broadcast_eoi(vector)`, and `external_acknowledge()` -> vector (the 8259 pair's acknowledge).
+    `on_acknowledge()` when the processor has taken an interrupt, `on_nmi()`, `on_smi()`, `on_init()`,
+    `on_sipi(vector)`, `on_base_change()` when the page moved, appeared or vanished (look at `mmio_base`, None if there
+    is none), and of the bus: `send_ipi(apic, destination, icr)`, `broadcast_eoi(vector)`, and
+    `external_acknowledge()` -> vector (the 8259 pair's acknowledge).
     """
 
     state: ApicState
@@ -108,6 +109,7 @@ class Apic(Device):
         self.on_init: Callable[[], None] = _nothing
         self.on_sipi: Callable[[int], None] = _nothing_int
         self.on_base_change: Callable[[], None] = _nothing
+        self.on_acknowledge: Callable[[], None] = _nothing
         self.broadcast_eoi: Callable[[int], None] = _nothing_int
         self.send_ipi: Callable[[Apic, int, int], None] = _no_bus
         self.external_acknowledge: Callable[[], int] | None = None
@@ -191,6 +193,7 @@ class Apic(Device):
             s.irr &= ~bit
             s.isr |= bit
         self._update()
+        self.on_acknowledge()
         return vector
 
     def get_tpr(self) -> int:

@@ -66,6 +66,7 @@ class Hpet(Device):
         self._legacy_lines = legacy_lines
         self._on_legacy = on_legacy
         self._alarms = [clock.timer(partial(self._on_alarm, number)) for number in range(NUM_TIMERS)]
+        self.on_late: Callable[[int], None] = _nothing  # so many ticks of timer 0 in the PIT's place have been skipped
         self.state = HpetState()
 
     def reset(self) -> None:
@@ -189,14 +190,17 @@ class Hpet(Device):
             return (s.base + (self._now() - s.start_ns) // PERIOD_NS) & M64
         return s.base
 
-    def _catch_up(self, t: HpetTimer, counter: int) -> None:
-        """Move a periodic comparator beyond the counter, without a loop."""
+    def _catch_up(self, t: HpetTimer, counter: int) -> int:
+        """Move a periodic comparator beyond the counter, without a loop; gives the number of matches that it passes."""
         if not t.config & T_PERIODIC or not t.period or not self.state.config & CONFIG_ENABLE:
-            return
+            return 0
         mask = M32 if t.config & T_32BIT else M64
         late = (counter - t.comparator) & mask
-        if late <= mask >> 1:
-            t.comparator = (t.comparator + (late // t.period + 1) * t.period) & mask
+        if late > mask >> 1:
+            return 0
+        passed = late // t.period + 1
+        t.comparator = (t.comparator + passed * t.period) & mask
+        return passed
 
     def _settle(self) -> None:
         for t in self.state.timers:
@@ -234,6 +238,9 @@ class Hpet(Device):
         else:
             self._drive(number, True)
             self._drive(number, False)
+            passed = self._catch_up(t, self._counter())
+            if passed > 1 and number == 0 and self.state.config & CONFIG_LEGACY and t.period * PERIOD_NS > MIN_REARM_NS:
+                self.on_late(passed - 1)
         self._arm(number)
 
     def _drive(self, number: int, level: bool) -> None:
@@ -249,3 +256,7 @@ def _merge(old: int, size: int, high: int, value: int) -> int:
     if size == 8:
         return value
     return old & M32 | value << 32 if high else old & ~M32 | value
+
+
+def _nothing(count: int) -> None:
+    pass

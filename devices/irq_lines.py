@@ -69,19 +69,19 @@ class _SharedInput:
 class GatedLine:
     """A line that passes only while open, as that of the PIT while the HPET doesn't replace it."""
 
-    __slots__ = ("_level", "_line", "_open")
+    __slots__ = ("_level", "_line", "is_open")
 
     def __init__(self, line: IrqLine) -> None:
         self._line = line
         self._level = False
-        self._open = True
+        self.is_open = True
 
     def set(self, level: bool) -> None:
         self._level = level
-        if self._open:
+        if self.is_open:
             self._line.set(level)
 
     def set_open(self, is_open: bool) -> None:
         """Closing drives the line low; opening shows the source's level again."""
-        self._open = is_open
+        self.is_open = is_open
         self._line.set(is_open and self._level)

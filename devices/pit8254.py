@@ -5,6 +5,7 @@ output are computed from the time that passed since the count was loaded. Only c
 wired to an interrupt, so only it has an alarm, one per period; between alarms its line rests high.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from pyemu.devices.device import MIN_REARM_NS, NS_PER_SECOND, Device, read_wide, write_wide
@@ -23,7 +24,12 @@ P61_GATE2, P61_SPEAKER, P61_WRITABLE, P61_REFRESH, P61_OUT2 = 0x01, 0x02, 0x0F, 
 REFRESH_NS = 15_085  # the DRAM refresh request toggles at this interval
 
 PERIODIC_MODES = (2, 3)
+LATE_FROM = PIT_HZ * MIN_REARM_NS // NS_PER_SECOND + 1  # a shorter period isn't kept anyhow
 GATE_TRIGGERED_MODES = (1, 5)
+
+
+def _nothing(count: int) -> None:
+    pass
 
 
 @dataclass(slots=True)
@@ -64,6 +70,8 @@ class Pit8254(Device):
         self._now = clock.now_ns
         self._irq = irq
         self._timer = clock.timer(self._on_timer)
+        self.on_late: Callable[[int], None] = _nothing  # so many ticks of channel 0 have been skipped
+        self._due = 0  # when channel 0's next periodic edge is
         self.state = PitState()
         self.port61 = Port61(self, clock)
 
@@ -270,6 +278,7 @@ class Pit8254(Device):
         if c.mode in PERIODIC_MODES:
             cycles = (now - c.start_ns) * PIT_HZ // (NS_PER_SECOND * c.reload) + 1
             deadline = c.start_ns + (cycles * c.reload * NS_PER_SECOND + PIT_HZ - 1) // PIT_HZ
+            self._due = deadline
             self._timer.arm(max(deadline, now + MIN_REARM_NS))
             return
         # Modes 1 and 5 need a trigger, which channel 0 never gets
@@ -285,9 +294,12 @@ class Pit8254(Device):
         if not c.running:
             return
         if c.mode in PERIODIC_MODES:
+            late = self._now() - self._due
             self._irq.set(False)
             self._irq.set(True)
             self._arm()
+            if (skipped := late * PIT_HZ // (NS_PER_SECOND * c.reload)) and c.reload >= LATE_FROM:
+                self.on_late(skipped)
         elif self._ticks(c) >= c.reload:
             if c.mode == 4:
                 self._irq.set(False)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol, cast
 
 from pyemu.bus import MmioBus, PortBus
-from pyemu.clock import Clock, tsc_to_ns
+from pyemu.clock import Clock, RealTimeClock, tsc_to_ns
 from pyemu.config import DebugExit as DebugExitConfig
 from pyemu.devices import pc_testdev
 from pyemu.devices.acpi_pm import PM_WINDOW, AcpiPm, ResetControl, SmiCommandPorts
@@ -33,7 +33,7 @@ from pyemu.devices.fw_cfg import (
 )
 from pyemu.devices.hpet import Hpet
 from pyemu.devices.interfaces import CharBackend, IrqLine, MmioDevice, NullLine, PortDevice
-from pyemu.devices.ioapic import IoApic
+from pyemu.devices.ioapic import ENTRY_MASKED, IoApic
 from pyemu.devices.irq_lines import FanOutLine, GatedLine, SharedLine
 from pyemu.devices.pci import ConfigPorts, EcamWindow, PciBus
 from pyemu.devices.pci.bus import i440fx_pirq, q35_pirq
@@ -42,6 +42,7 @@ from pyemu.devices.pic8259 import PicPair
 from pyemu.devices.pit8254 import Pit8254, Port61
 from pyemu.devices.ps2_i8042 import I8042
 from pyemu.devices.rtc_mc146818 import RtcMc146818, memory_size_bytes
+from pyemu.devices.tick_line import TickLine
 from pyemu.devices.uart16550 import MCR_DTR, Uart16550
 from pyemu.firmware.boot_image import E820Type
 from pyemu.firmware.e820 import ram_ranges
@@ -122,7 +123,7 @@ class Board:
             self._wire_testdev()
         self._wire_fw_cfg(ram)
         self._resettable: list[_Resettable] = [
-            self.pic, self.ioapic, self.apic, self.coprocessor, self.pit, self.rtc, self.hpet, self.pm,
+            self.pic, self.ioapic, self.apic, self.tick, self.coprocessor, self.pit, self.rtc, self.hpet, self.pm,
             self.reset_control, self.smi_ports, self.config_ports, self.pci, self.i8042, self.fw_cfg, *self.uarts,
         ]  # fmt: skip
         self._firmware_setup()
@@ -154,7 +155,9 @@ class Board:
         self.apic_bus.add_eoi_listener(self.ioapic.end_of_interrupt)
         self.pic = PicPair(lambda level: self.apic.set_lint(0, level))
         self.apic.external_acknowledge = self.pic.acknowledge
-        self._isa = [SharedLine(self._isa_line(irq)) for irq in range(ISA_IRQS)]
+        self.tick = TickLine(self._isa_line(PIT_IRQ), self._tick_waits if isinstance(clock, RealTimeClock) else None)
+        self.apic.on_acknowledge = self.tick.acknowledged
+        self._isa = [SharedLine(self.tick if irq == PIT_IRQ else self._isa_line(irq)) for irq in range(ISA_IRQS)]
         self.ports.claim(PIC_MASTER, 2, self.pic.master, name="pic master")
         self.ports.claim(PIC_SLAVE, 2, self.pic.slave, name="pic slave")
         self.ports.claim(ELCR, 2, self.pic.elcr, name="elcr")
@@ -169,6 +172,12 @@ class Board:
         pin = self._platform.pit_gsi if irq == PIT_IRQ else irq
         return FanOutLine(self.pic.line(irq), self.ioapic.line(pin))
 
+    def _tick_waits(self) -> bool:
+        entry, pic = self.ioapic.state.table[self._platform.pit_gsi], self.pic.state.master
+        if not entry & ENTRY_MASKED:
+            return bool(self.apic.state.irr >> (entry & 0xFF) & 1)
+        return bool(pic.irr & ~pic.imr & 1)
+
     def _wire_timers(self, clock: Clock, ram: GuestRam) -> None:
         platform = self._platform
         # While the HPET replaces them ("legacy replacement"), PIT and RTC are cut off from their interrupts.
@@ -180,6 +189,7 @@ class Board:
             rtc_line.set_open(not active)
 
         self.pit = Pit8254(clock, pit_line)
+        self.pit.on_late = lambda count: self.tick.late(count) if pit_line.is_open else None
         self.port61 = Port61(self.pit, clock)
         nvram = memory_size_bytes(ram.low_end, ram.installed - ram.low_end)
         self.rtc = RtcMc146818(clock, rtc_line, nvram)
@@ -189,6 +199,7 @@ class Board:
             [self._isa[PIT_IRQ].input(), self._isa[platform.rtc_irq].input()],
             hpet_replaces,
         )
+        self.hpet.on_late = self.tick.late
         self.ports.claim(PIT, 4, self.pit, name="pit")
         self.ports.claim(PORT_61, 1, self.port61, name="port 0x61")
         self.ports.claim(platform.rtc_port, 2, self.rtc, name="rtc")
