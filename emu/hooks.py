@@ -153,7 +153,15 @@ class Hook:
         return self in self._owner.all
 
     def hit(self, event: object) -> Stop | None:
-        """The condition that the processor knows of holds; gives the stop if the guest shall."""
+        """The condition that the processor knows of holds; gives the stop if the guest shall. What a function raises
+        stops it too, and reaches whoever runs the machine: the guest itself is as sound as before."""
+        try:
+            return self._hit(event)
+        except BaseException as error:
+            message = f"a function of a hook has failed: {type(error).__name__}: {error}"
+            return Stop(StopKind.HOOK, 1, message, error=error, hook=self, event=event)
+
+    def _hit(self, event: object) -> Stop | None:
         if self._test is not None and not self._test(self._owner.machine):
             return None
         self.hits += 1

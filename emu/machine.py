@@ -11,7 +11,6 @@ Here everything is put together; the parts are in `board` (devices), `runloop` (
 from __future__ import annotations
 
 import functools
-import json
 import os
 import sys
 import threading
@@ -26,7 +25,7 @@ from pyemu.board import Board
 from pyemu.changes import Changeable
 from pyemu.chardev import Capture, Chardev, ChardevError, FdChardev, Mux, open_chardev
 from pyemu.clock import Clock, ClockTimer, CountedClock, RealTimeClock
-from pyemu.config import ACCELERATORS, ConfigError, MachineConfig, OutputError, parse_size
+from pyemu.config import ACCELERATORS, ConfigError, MachineConfig, parse_size
 from pyemu.controls import Controllable
 from pyemu.cpu import cpuid
 from pyemu.cpu.fpu_state import ES as FSW_ES
@@ -35,7 +34,6 @@ from pyemu.cpuoption import choose
 from pyemu.events import Events
 from pyemu.firmware.boot_image import BootError
 from pyemu.firmware.e820 import MIB
-from pyemu.firmware.files import open_output
 from pyemu.firmware.platform import Platform
 from pyemu.hooks import Breakpoint, Hookable, Hooks
 from pyemu.hostcpu import HostCpu
@@ -44,6 +42,7 @@ from pyemu.ioloop import IoLoop
 from pyemu.log import Log
 from pyemu.memory import GuestRam
 from pyemu.monitor import Monitor
+from pyemu.outputs import check_writable, write_json
 from pyemu.outside import Outside
 from pyemu.registers import linear_rip
 from pyemu.reverse import Reversible
@@ -54,7 +53,18 @@ from pyemu.snapshot import SnapshotTree
 from pyemu.symbols import Symbols
 from pyemu.trace import Tracer
 from pyemu.tracking import PageTracker
-from pyemu.until import RESUMABLE, Address, Condition, GuestTime, SerialText, Stop, StopKind, Until, conditions
+from pyemu.until import (
+    RESUMABLE,
+    Address,
+    Condition,
+    GuestTime,
+    SerialText,
+    Stop,
+    StopKind,
+    Until,
+    conditions,
+    host_seconds,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from pyemu.coverage import Coverage
@@ -70,14 +80,6 @@ _HINT = 'pyemu: no output on the serial port for 10 seconds; a Linux kernel need
 def make_platform(config: MachineConfig) -> Platform:
     """What the firmware tables say must be what the board has."""
     return Platform(has_ecam=config.machine == "q35")
-
-
-def _check_writable(path: str) -> None:
-    """What is to be written at the end of a run is better refused at its begin."""
-    try:
-        open_output(path).close()
-    except OSError as error:
-        raise OutputError(f"can't write '{path}': {error.strerror or error}") from error
 
 
 class Machine(Hookable, Controllable, Changeable, Savable, Reversible, Inspectable, Events):
@@ -135,7 +137,7 @@ class Machine(Hookable, Controllable, Changeable, Savable, Reversible, Inspectab
         for path in config.symbols:
             self.symbols.load(path)
         if config.coverage is not None:
-            _check_writable(config.coverage)
+            check_writable(config.coverage)
         self._open_chardevs()
         self._wire()
 
@@ -334,21 +336,22 @@ class Machine(Hookable, Controllable, Changeable, Savable, Reversible, Inspectab
     def run(self, until: Until | None = None, *, timeout: float | None = None) -> Stop:
         """Run until the guest ends, a condition comes true, or `timeout` host seconds are over.
 
-        Ctrl-C (KeyboardInterrupt) stops the guest, at an instruction boundary, and is then raised here.
+        Ctrl-C (KeyboardInterrupt) stops the guest, at an instruction boundary, and is then raised here. RuntimeError is
+        raised for what a hook's function has raised, after which the machine can run on, and for failures of pyemu's.
         """
-        if self.loop.final is not None:
-            return self.loop.final
-        self.prepare()
-        self.pause()
-        if self.loop.final is not None:
-            return self.loop.final
         wanted = conditions(until)
+        limit = host_seconds(timeout)
+        if self.loop.final is None:
+            self.prepare()
+            self.pause()
+        if self.loop.final is not None:
+            return self.loop.final.sound()
         self.loop.set_conditions(wanted)
         undo = [self._watch(condition) for condition in wanted]
         try:
             self._stopped.clear()
             self._resume_loop()
-            if not self._stopped.wait(timeout):
+            if not self._stopped.wait(limit):
                 self.loop.ask_stop(Stop(StopKind.TIMEOUT, 1, f"{timeout} s are over"))
                 self.loop.wait_parked(5.0)
         except KeyboardInterrupt:
@@ -359,10 +362,7 @@ class Machine(Hookable, Controllable, Changeable, Savable, Reversible, Inspectab
                 remove()
             if self.loop.parked:
                 self.loop.set_conditions([])
-        stop = self._last_stop
-        if stop.error is not None:
-            raise RuntimeError(stop.message) from stop.error
-        return stop
+        return self._last_stop.sound()
 
     def wait_end(self) -> Stop:
         """Start (unless the configuration says paused) and wait until the machine is over, however often it pauses."""
@@ -436,11 +436,17 @@ class Machine(Hookable, Controllable, Changeable, Savable, Reversible, Inspectab
 
     def pause(self, why: str = "") -> None:
         """Stop the guest at an instruction boundary; returns when it stands."""
+        self._check_outside()
         if not self.loop.parked and self.loop.final is None:
             self.loop.ask_stop(Stop(StopKind.PAUSED, message=why))
             if not self.loop.wait_parked(5.0):
                 raise RuntimeError("the vCPU doesn't stop")
         self.loop.cancel_stop()
+
+    def _check_outside(self) -> None:
+        """Refuse what would wait for itself."""
+        if self._started and self.loop.is_here and self.loop.final is None:
+            raise RuntimeError("a function of a hook can't do this: it may return true, and it be done after the run")
 
     def resume(self) -> None:
         """Go on after `pause`."""
@@ -450,6 +456,9 @@ class Machine(Hookable, Controllable, Changeable, Savable, Reversible, Inspectab
     def running(self) -> bool:
         return not self.loop.parked
 
+    @property
+    def closed(self) -> bool:
+        return self._closed
 
     def quit(self) -> None:
         """End the machine, from any thread."""
@@ -531,6 +540,7 @@ class Machine(Hookable, Controllable, Changeable, Savable, Reversible, Inspectab
         """End the guest and give everything back. May be called twice."""
         if self._closed:
             return
+        self._check_outside()
         self._closed = True
         for chardev in self.chardevs:
             if isinstance(chardev, FdChardev):
@@ -563,8 +573,7 @@ class Machine(Hookable, Controllable, Changeable, Savable, Reversible, Inspectab
         """The accelerator's counters as JSON, into the file that PYEMU_STATS names."""
         path, counters = os.environ.get("PYEMU_STATS"), getattr(self.accelerator, "statistics", None)
         if path and counters is not None:
-            with open(path, "w") as file:
-                json.dump(counters(), file, indent=2)
+            write_json(path, counters())
 
     def _close_chardevs(self) -> None:
         for chardev in self.chardevs:

@@ -69,6 +69,8 @@ class Savable(Part):
     def stopped(self) -> Iterator[None]:
         """The guest stands still in here, device lock held, and goes on afterwards if it was running."""
         machine = self._machine
+        if machine.closed:
+            raise RuntimeError("the machine is closed")
         with machine.standing(), self._lock:
             yield
 

@@ -254,7 +254,8 @@ class SnapshotTree:
 
     def restore(self, to: Snapshot) -> None:
         """The machine is in that state again."""
-        if to.dropped or to not in self._all:
+        self._check_ours(to)
+        if to.dropped:
             raise SnapshotError(f"snapshot '{to.name}' has been dropped")
         put_back_devices(self._machine, to.record)
         self._tracker.undo()
@@ -270,9 +271,16 @@ class SnapshotTree:
 
     def drop(self, snapshot: Snapshot) -> None:
         """Forget one; the others stay."""
+        self._check_ours(snapshot)
         snapshot.dropped = True
         while self._prune():
             pass
+
+    def _check_ours(self, snapshot: Snapshot) -> None:
+        if not isinstance(snapshot, Snapshot):
+            raise TypeError(f"{snapshot!r:.80} is no snapshot")
+        if snapshot not in self._all and not snapshot.dropped:
+            raise SnapshotError(f"snapshot '{snapshot.name}' is of another machine")
 
     def _prune(self) -> bool:
         """Take one dropped snapshot out of the tree, if one is no crossroads."""

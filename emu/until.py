@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, TypeAlias
@@ -42,23 +43,46 @@ class GuestTime:
     seconds: float
 
 
+_LONGEST_S = 1e12  # of guest time: more than 30,000 years
+
 Condition = SerialText | Address | Instructions | GuestTime
 Until: TypeAlias = "str | bytes | int | Condition | list[Until]"
 
 
 def conditions(until: Until | None) -> list[Condition]:
-    """A bare string is serial text, a bare number an address; a list means whichever comes first."""
+    """A bare string is serial text, a bare number an address; a list means whichever comes first. TypeError or
+    ValueError for what can never come true."""
     match until:
         case None:
             return []
         case str() | bytes():
             return [SerialText(until)]
+        case bool():
+            pass
         case int():
             return [Address(until)]
-        case list():
+        case list() | tuple():
             return [condition for item in until for condition in conditions(item)]
-        case _:
+        case SerialText(text) if isinstance(text, str | bytes):
             return [until]
+        case Address(number) | Instructions(number) if type(number) is int:
+            return [until]
+        case GuestTime(seconds) if isinstance(seconds, int | float):
+            if not seconds < _LONGEST_S:
+                raise ValueError(f"a guest can't run until {until}")
+            return [until]
+    raise TypeError(f"a guest can't run until {until!r:.80}: a text, an address or a condition of pyemu.until")
+
+
+def host_seconds(timeout: float | None) -> float | None:
+    """As long as Python can wait, at the most; TypeError or ValueError for what is no time."""
+    if timeout is None:
+        return None
+    if not isinstance(timeout, int | float):
+        raise TypeError(f"a timeout is a number of seconds, not {timeout!r:.80}")
+    if timeout != timeout:
+        raise ValueError("a timeout is a number of seconds, not NaN")
+    return max(0.0, min(timeout, threading.TIMEOUT_MAX))
 
 
 class StopKind(Enum):
@@ -111,3 +135,9 @@ class Stop:
     error: BaseException | None = None
     hook: Hook | None = None  # of a breakpoint, watchpoint or hook, with what it saw
     event: object = None
+
+    def sound(self) -> Stop:
+        """Itself; RuntimeError if an exception was the reason."""
+        if self.error is not None:
+            raise RuntimeError(self.message) from self.error
+        return self

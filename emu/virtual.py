@@ -67,6 +67,8 @@ def _walk32(s: State, ram: GuestRam, linear: int) -> int | None:
 
 def read_virtual(s: State, ram: GuestRam, linear: int, length: int) -> bytes:
     """Bytes at a linear address; OutOfRange where it isn't mapped to memory."""
+    if length < 0:
+        raise OutOfRange(f"{length} bytes at {linear:#x} are not memory")
     data = bytearray()
     while length > 0:
         piece = min(length, 0x1000 - (linear & 0xFFF))

@@ -11,7 +11,7 @@ from typing import IO, BinaryIO
 def open_regular(path: str) -> BinaryIO:
     """Open a regular file for reading; OSError for anything else: no waiting for a FIFO, no device without an end."""
     try:
-        file = open(path, "rb", opener=_open_without_waiting)
+        file = open(os.fspath(path), "rb", opener=_open_without_waiting)
     except ValueError as error:  # a NUL in the name
         raise OSError(errno.EINVAL, "impossible file name") from error
     if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
@@ -23,7 +23,7 @@ def open_regular(path: str) -> BinaryIO:
 def open_output(path: str) -> IO[str]:
     """Open a file for writing text; what is in it stays until `empty`. A FIFO without reader is refused."""
     try:
-        file = open(path, "a", encoding="ascii", opener=_open_without_waiting)
+        file = open(os.fspath(path), "a", encoding="ascii", opener=_open_without_waiting)
     except ValueError as error:  # a NUL in the name
         raise OSError(errno.EINVAL, "impossible file name") from error
     os.set_blocking(file.fileno(), True)

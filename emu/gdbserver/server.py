@@ -180,11 +180,14 @@ class GdbServer:
 
     # ---- the thread ----------------------------------------------------------------------------------------------
     def _main(self) -> None:
-        try:
-            while not self._closing:
+        while not self._closing:
+            try:
                 self._once()
-        except Exception as error:  # what a debugger stumbles over must not end the guest
-            print(f"pyemu: gdb server: internal error: {type(error).__name__}: {error}", file=sys.stderr)
+            except Exception as error:  # which must not end the guest, nor keep the next gdb out
+                print(f"pyemu: gdb server: internal error: {type(error).__name__}: {error}", file=sys.stderr)
+                if self._connection is None:  # it will not get better
+                    break
+                self._drop()
         self._tell_end()
         self._drop()
 

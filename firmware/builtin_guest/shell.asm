@@ -346,24 +346,24 @@ name_reboot:
 name_poweroff:
     .asciz "poweroff"
 help_help:
-    .asciz "  this list"
+    .asciz "\tthis list"
 help_mem:
-    .asciz "  the memory map, and frames handed out by demand paging"
+    .asciz "\tthe memory map, and frames handed out by demand paging"
 help_regs:
-    .asciz "  the registers, as a breakpoint sees them"
+    .asciz "\tthe registers, as a breakpoint sees them"
 help_ticks:
-    .asciz "  timer interrupts so far"
+    .asciz "\ttimer interrupts so far"
 help_fault:
-    .asciz "  touch a page that isn't there: the page fault handler supplies it"
+    .asciz "\ttouch a page that isn't there: the page fault handler supplies it"
 help_crash:
-    .asciz "  touch one that nobody supplies: an exception, and back here"
+    .asciz "\ttouch one that nobody supplies: an exception, and back here"
 help_cpuid:
-    .asciz "  what the processor says it is"
+    .asciz "\twhat the processor says it is"
 help_peek:
-    .asciz "  peek <hex address>: eight bytes of memory"
+    .asciz "\tpeek <hex address>: eight bytes of memory"
 help_selftest:
     .asciz "check the processor and the machine"
 help_reboot:
-    .asciz "  reset the machine"
+    .asciz "\treset the machine"
 help_poweroff:
     .asciz "switch the machine off"

@@ -16,6 +16,7 @@ from pyemu.config import ConfigError
 from pyemu.cpu.state import OPMASK, VEC
 from pyemu.gdbserver.packets import frame
 from pyemu.gdbserver.server import parse_place
+from pyemu.gdbserver.session import Session
 from pyemu.machine import Machine
 from tests.gdb.conftest import run_gdb, start_gdb, where
 from tests.gdb.sector import LONG, REAL, sector
@@ -177,6 +178,20 @@ def test_one_at_a_time_and_a_dead_client_is_forgotten(listening: Machine) -> Non
         third.sendall(b"\x00\xff$garbage" + frame(b"?") + b"-")
         answer = frame(b"T05thread:1;")
         _expect(third, b"+" + answer + answer)  # again, as it asked for
+
+
+def test_a_failure_of_the_server_ends_only_the_connection(
+    listening: Machine, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Session, "_alive", lambda *_: 1 // 0)
+    with _connect(listening) as first:
+        first.sendall(frame(b"T1"))
+        _expect(first, b"+")
+        assert first.recv(1) == b""
+    assert "gdb server: internal error: ZeroDivisionError" in capfd.readouterr().err
+    with _connect(listening) as second:
+        second.sendall(frame(b"?"))
+        _expect(second, b"+" + frame(b"T05thread:1;"))
 
 
 def test_a_client_that_does_not_read(listening: Machine) -> None:
