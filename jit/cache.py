@@ -19,7 +19,11 @@ def directory() -> Path:
     """Where entries live: PYEMU_CACHE, or the platform's place for caches."""
     if override := os.environ.get("PYEMU_CACHE"):
         return Path(override)
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(base):  # which its specification says to ignore
+        base = os.path.join(os.path.expanduser("~"), ".cache")
+    if not os.path.isabs(base):  # a user whom the system doesn't know, without HOME: nothing can be kept
+        base = os.devnull
     return Path(base) / "pyemu"
 
 

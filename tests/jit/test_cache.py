@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+import pytest
+
 from pyemu.jit import cache
 
 
@@ -36,3 +38,17 @@ def test_a_cache_that_cannot_be_written_costs_time_only(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     cache.write(tmp_path / "file" / "entry", b"contents")
     assert cache.read(tmp_path / "file" / "entry") is None
+
+
+def test_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYEMU_CACHE", raising=False)
+    monkeypatch.setenv("HOME", "/home/somebody")
+    home = "/home/somebody/.cache/pyemu"
+    for base, expected in (("/x", "/x/pyemu"), ("", home), ("x", home)):
+        monkeypatch.setenv("XDG_CACHE_HOME", base)
+        assert cache.directory() == Path(expected)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # no HOME, and no such user
+    assert cache.read(cache.directory() / "entry") is None
+    cache.write(cache.directory() / "entry", b"x")
+    with cache.building():
+        assert cache.directory() == Path("/dev/null/pyemu")
