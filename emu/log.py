@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from typing import TextIO
+
+from pyemu.firmware.files import empty, open_output
 
 # Names and meanings are QEMU's.
 ITEMS = {
@@ -45,16 +48,27 @@ class Log:
     def redirect(self, path: str) -> None:
         """Write to another file from now on."""
         try:
-            stream = open(path, "w", encoding="utf-8", buffering=1)
+            stream = open_output(path)
+            empty(stream)
         except OSError as error:
-            raise LogError(f"can't write log file '{path}': {error.strerror}") from error
+            raise LogError(f"can't write log file '{path}': {error.strerror or error}") from error
+        stream.reconfigure(line_buffering=True)
         self.close()
         self._stream = stream
 
     def write(self, item: str, line: str) -> None:
         if item not in self.items:
             return
-        print(line, file=self._stream or sys.stderr)
+        self._print(line)
+
+    def _print(self, line: str) -> None:
+        try:
+            print(line, file=self._stream or sys.stderr)
+        except (OSError, ValueError) as error:  # a full disk, a pipe that nobody reads: the guest goes on without
+            self.items = frozenset()
+            if self._stream is not None:
+                self.close()
+                print(f"pyemu: the log ends here: {getattr(error, 'strerror', None) or error}", file=sys.stderr)
 
     def write_limited(self, item: str, line: str) -> None:
         """For events that a guest can repeat for ever: the same line is shown a limited number of times."""
@@ -65,11 +79,12 @@ class Log:
         count = self._counts.get(line, 0) + 1
         self._counts[line] = count
         if count <= _REPEAT_LIMIT:
-            print(line, file=self._stream or sys.stderr)
+            self._print(line)
         elif count == _REPEAT_LIMIT + 1:
-            print(f"{line} (repeated {_REPEAT_LIMIT} times; no longer shown)", file=self._stream or sys.stderr)
+            self._print(f"{line} (repeated {_REPEAT_LIMIT} times; no longer shown)")
 
     def close(self) -> None:
-        if self._stream is not None:
-            self._stream.close()
-            self._stream = None
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            with suppress(OSError):  # what it still holds doesn't fit
+                stream.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import stat
 from typing import IO, BinaryIO
@@ -20,10 +21,10 @@ def open_regular(path: str) -> BinaryIO:
     raise OSError(errno.EINVAL, "not a regular file")
 
 
-def open_output(path: str) -> IO[str]:
+def open_output(path: str) -> io.TextIOWrapper:
     """Open a file for writing text; what is in it stays until `empty`. A FIFO without reader is refused."""
     try:
-        file = open(os.fspath(path), "a", encoding="ascii", opener=_open_without_waiting)
+        file = open(os.fspath(path), "a", encoding="utf-8", opener=_open_without_waiting)
     except ValueError as error:  # a NUL in the name
         raise OSError(errno.EINVAL, "impossible file name") from error
     os.set_blocking(file.fileno(), True)

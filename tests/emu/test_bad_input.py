@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from pyemu import Machine
+from pyemu.config import OutputError
+from pyemu.log import Log, LogError
+from pyemu.snapshot_error import SnapshotError
 from tests.firmware import helpers
 from tests.guests import build
 
@@ -148,3 +152,23 @@ def test_help_that_nobody_reads_to_its_end() -> None:
             )
         assert (done.returncode, done.stderr.count("\n")) == (1, 1)
         assert "No space left" in done.stderr
+
+
+def test_a_log_that_does_not_fit_ends_and_the_guest_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
+    log = Log(frozenset({"int"}), "/dev/full")
+    log.write("int", "one")
+    log.write("int", "two")
+    assert capsys.readouterr().err == "pyemu: the log ends here: No space left on device\n"
+    assert not log.items
+    log.close()
+
+
+def test_what_would_wait_for_a_reader_is_refused(tmp_path: Path) -> None:
+    path = str(tmp_path / "pipe")
+    os.mkfifo(path)
+    with pytest.raises(LogError, match="can't write"):
+        Log(frozenset(), path)
+    with pytest.raises(OutputError, match="can't write"):
+        Machine(memory="4M", coverage=path)
+    with pytest.raises(SnapshotError, match="can't record"):
+        Machine(memory="4M", record=path)
