@@ -180,6 +180,7 @@ WORDS: dict[str, dict[str, str]] = {
         "at > s[TR_LIMIT]": "the interrupt redirection bitmap lies beyond the TSS's limit {tr_limit:#x}",
     },
     # ---- system calls --------------------------------------------------------------------------------------------
+    "hypercall": {"": "there is no hypervisor, and no hook has answered"},
     "syscall": {"not s[EFER] & mode.EFER_SCE or not s[MODE] & mode.PROTECTED": "EFER.SCE is off, or it is not protected mode"},
     "sysret": {
         "not s[EFER] & mode.EFER_SCE or not s[MODE] & mode.PROTECTED": "EFER.SCE is off, or it is not protected mode",

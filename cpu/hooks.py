@@ -4,6 +4,8 @@
     cuts(s, linear)   flags(s, linear)           does a block end here?  does one that starts here need a look?
     accessed(s, linear, size, write, value)      data in a page with a watched range has been read, or will be written
     event(s, kind, a, b)                         if HOOK_EVENTS has a bit of `kind`
+    hypercall(s, next_rip)                       VMCALL is about to raise #UD
+    answered(s)                                  1 if something better has come of it
 
 The machine fills the tables in State (HOOK_...); a guest can neither see nor change them. Code without hooks pays
 nothing: a hooked instruction starts a block, which translated code enters through the loop, and a page with watched
@@ -15,12 +17,14 @@ from __future__ import annotations
 
 from pyemu.cpu import conditions, debug, tlb
 from pyemu.cpu.decode import record as rc
+from pyemu.cpu.faults import UD, clear_fault, raise_fault
 from pyemu.cpu.primitives import call_service, running_rip, service
 from pyemu.cpu.state import (
     HOOK_ACCESS,
     HOOK_CODE,
     HOOK_CODE_PROGRAM,
     HOOK_EVENTS,
+    HOOK_HYPERCALL,
     HOOK_PASSED,
     HOOK_RANGE_COUNT,
     HOOK_RANGES,
@@ -38,6 +42,7 @@ GO, STOP, AGAIN = 0, 1, 2  # execute the instruction; leave; Python has run, so 
 INSTRUCTIONS, BLOCKS = 1, 2  # kinds of code ranges
 READS, WRITES = 1, 2  # kind bits of watched ranges, with tlb.PHYSICAL
 EXCEPTION, INTERRUPT, SOFTWARE_INTERRUPT, CR3_CHANGE, SYSCALL, MSR = 1, 2, 4, 8, 16, 32  # events; 64: mode.py
+HYPERCALL = 128
 EMPTY = M64
 REPEATED = (rc.REPEAT | rc.REPEAT_NE) << rc.RFLAGS_SHIFT
 
@@ -52,8 +57,7 @@ def _memory(s: State, number: int, _: int) -> int:
 
 
 def _event(s: State, a: int, b: int) -> int:
-    s.debugger.event_hooked(a & 0xFF, a >> 8, b)
-    return 0
+    return int(s.debugger.event_hooked(a & 0xFF, a >> 8, b))
 
 
 CODE_HOOKED, MEMORY_HOOKED, EVENT_HOOKED = service(_code), service(_memory), service(_event)
@@ -144,4 +148,28 @@ def event(s: State, kind: int, a: int, b: int) -> int:
     """Tell the machine of an event if it wants to know: `a` (56 bits) and `b` are the kind's."""
     if s[HOOK_EVENTS] & kind:
         call_service(s, EVENT_HOOKED, kind | a << 8, b)
+    return 0
+
+
+def hypercall(s: State, next_rip: int) -> int:
+    """A hypercall is about to raise #UD. It is told of when that is to be delivered: then all is as before it."""
+    if s[HOOK_EVENTS] & HYPERCALL and s[HOOK_HYPERCALL + 2] != s[ICOUNT] + 1:
+        s[HOOK_HYPERCALL] = s[ICOUNT] + 1
+        s[HOOK_HYPERCALL + 1] = next_rip
+    return 0
+
+
+def answered(s: State) -> int:
+    """Before a fault is delivered: 1 if it was the #UD of a hypercall, and the processor is to go on with what it finds
+    now, which may be the hypercall again."""
+    if s[HOOK_HYPERCALL] != s[ICOUNT] + 1:
+        return 0
+    s[HOOK_HYPERCALL] = 0
+    s[HOOK_HYPERCALL + 2] = s[ICOUNT] + 1
+    s[HOOK_PASSED] = s[ICOUNT] + 1
+    s[HOOK_RIP] = s[RIP]
+    clear_fault(s)
+    if call_service(s, EVENT_HOOKED, HYPERCALL, s[HOOK_HYPERCALL + 1]):
+        return 1
+    raise_fault(s, UD, 0)
     return 0

@@ -72,8 +72,8 @@ class HookHost(Protocol):
     def memory_hooked(self, number: int) -> None:
         """HOOK_ACCESS has an access to the memory that hook `number` watches; a write has not been made yet."""
 
-    def event_hooked(self, kind: int, a: int, b: int) -> None:
-        """One of HOOK_EVENTS."""
+    def event_hooked(self, kind: int, a: int, b: int) -> bool:
+        """One of HOOK_EVENTS; of a hypercall, whether something else than #UD comes of it."""
 
     def coverage_full(self) -> None:
         """The buffer of coverage entries is full: take them out."""

@@ -420,6 +420,8 @@ def freeze(s: State) -> int:
 def deliver_fault(s: State) -> int:
     """Deliver the noted exception, and those that its delivery raises: 0, or 2 for shutdown. It counts as an
     instruction: a guest whose handlers only fault would otherwise use up no budget and no counted time."""
+    if s[HOOK_EVENTS] & hooks.HYPERCALL and hooks.answered(s):
+        return 0
     status = deliver_noted(s)
     s[ICOUNT] = s[ICOUNT] + 1  # last: RF is told by the count
     return status

@@ -25,6 +25,7 @@ WORDS = {
     "iret": "RIP, CS and RFLAGS are popped ({0} bytes each); in 64-bit mode, or to an outer privilege, RSP and SS too",
     "software_interrupt": "the handler of vector {0} is entered through the IDT; it will return to {2}",
     "into": "the overflow handler (vector 4) is entered through the IDT if {0}",
+    "hypercall": "a call of the hypervisor: #UD, or if a hook answers, rax <- its answer",
     "syscall": "rcx <- {0}; r11 <- rflags; rip <- IA32_LSTAR; CS and SS from IA32_STAR; flags in IA32_FMASK become 0; CPL 0",
     "sysret": "rip <- rcx; rflags <- r11; CS and SS from IA32_STAR; CPL 3",
     "sysenter": "CS, SS, rsp and rip from IA32_SYSENTER_CS, _ESP and _EIP; CPL 0",

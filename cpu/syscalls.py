@@ -1,4 +1,5 @@
-"""SYSCALL, SYSRET, SYSENTER, SYSEXIT and SWAPGS (SDM 2; AMD's manual, volume 3, for SYSCALL outside 64-bit mode).
+"""SYSCALL, SYSRET, SYSENTER, SYSEXIT, SWAPGS and VMCALL (SDM 2; AMD's manual, volume 3, for SYSCALL outside 64-bit
+mode).
 
 Mechanism subset. None of them touches the stack or reads a descriptor: CS and SS get fixed values. Each returns nonzero
 after raising a fault; those that jump set s[RIP] and leave it in VALUE too, for Instruction.jump().
@@ -21,6 +22,8 @@ from pyemu.cpu.state import (
     GPR,
     GS,
     HOOK_EVENTS,
+    HYPERCALL_ANSWERED,
+    ICOUNT,
     KERNEL_GS_BASE,
     LSTAR,
     MODE,
@@ -81,6 +84,15 @@ def syscall(s: State, next_rip: int) -> int:
         return enter(s, selector, 0, 1, s[LSTAR] if s[MODE] & mode.CODE64 else s[CSTAR])
     s[FLAGS] = s[FLAGS] & ~(fl.VM | fl.IF | fl.RF)
     return enter(s, selector, 0, 0, s[STAR] & 0xFFFFFFFF)
+
+
+def hypercall(s: State, next_rip: int) -> int:
+    """VMCALL and VMMCALL: #UD, as there is no virtualization, unless a debugger has answered in place of a hypervisor.
+    That it does between two instructions, so that all that is left is to go on."""
+    if s[HYPERCALL_ANSWERED] == s[ICOUNT] + 1:
+        return 0
+    hooks.hypercall(s, next_rip)
+    return raise_fault(s, UD, 0)
 
 
 def sysret(s: State, size: int) -> int:

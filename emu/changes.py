@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from pyemu.cpu.state import M64
+from pyemu.cpu.state import GPR, HYPERCALL_ANSWERED, ICOUNT, M64, RAX, SHADOW
 from pyemu.memory import GuestRam, OutOfRange
 from pyemu.part import Part
 from pyemu.registers import Registers
@@ -48,10 +48,12 @@ class Changeable(Part):
     def wire_changes(self) -> None:
         self.regs = Registers(self.state, lambda name, value: self.change("register", f"{name} {value:x}"))
         self.memory = PhysicalMemory(self.ram, self._write)
+        self._machine.hooks.answer = lambda rax: self.change("hypercall", f"{rax:x}")
         for source, receive in (
             ("memory", self._memory_changes),
             ("register", self._register_changes),
             ("gdb register", self._gdb_register_changes),
+            ("hypercall", self._hypercall_answered),
             ("port read", self._port_read),
             ("port write", self._port_written),
         ):
@@ -119,6 +121,12 @@ class Changeable(Part):
     def _port_written(self, text: str) -> None:
         port, size, value = text.split()
         self._machine.host.port_write(int(port, 16) & 0xFFFF, _SIZES[size], int(value, 16) & M64)
+
+    def _hypercall_answered(self, rax: str) -> None:
+        """At RIP is a VMCALL, which no interrupt shall come before."""
+        s = self.state
+        s[GPR + RAX] = int(rax, 16) & M64
+        s[HYPERCALL_ANSWERED] = s[SHADOW] = s[ICOUNT] + 1
 
     def _gdb_register_changes(self, text: str) -> None:
         """`architecture name value`, as gdb's target description for the architecture means it."""

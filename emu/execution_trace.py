@@ -22,12 +22,13 @@ from typing import TYPE_CHECKING, Self
 
 from pyemu.cpu.flags import eflags
 from pyemu.cpu.state import GPR, ICOUNT, M64, RIP
-from pyemu.hooks import CodeEvent
+from pyemu.hook_events import CodeEvent
 from pyemu.registers import GPR_NAMES, linear_rip
 from pyemu.trace import fetch
 
 if TYPE_CHECKING:
-    from pyemu.hooks import Access, Event, Hook
+    from pyemu.hook_events import Access, Event
+    from pyemu.hooks import Hook
     from pyemu.machine import Machine
 
 _BATCH = 20_000  # rows that are written together
@@ -89,6 +90,7 @@ class Trace:
             self._hooks.append(machine.hook_memory(self._access, 0, _EVERYTHING, "rw", inside))
         self._hooks += [machine.hook_exception(self._event), machine.hook_interrupt(self._event)]
         self._hooks += [machine.hook_software_interrupt(self._event), machine.hook_syscall(self._event)]
+        self._hooks.append(machine.hook_hypercall(self._event))
 
     # ---- on the vCPU's thread ----------------------------------------------------------------------------------
     def _step(self, event: CodeEvent) -> None:

@@ -17,13 +17,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from pyemu.conditions import Resolve, compile_condition
 from pyemu.cpu import conditions as cpu_conditions
 from pyemu.cpu import hooks as cpu_hooks
-from pyemu.cpu.mode import MODE_CHANGE
+from pyemu.cpu.mode import CODE64, MODE_CHANGE
 from pyemu.cpu.state import (
     CR2,
     EXIT_REQUEST,
@@ -33,6 +32,7 @@ from pyemu.cpu.state import (
     HOOK_CODE_PROGRAM,
     HOOK_COUNT,
     HOOK_EVENTS,
+    HOOK_HYPERCALL,
     HOOK_PASSED,
     HOOK_PROGRAM_WORDS,
     HOOK_PROGRAMS,
@@ -44,13 +44,16 @@ from pyemu.cpu.state import (
     HOOK_WATCH_COUNT,
     HOOK_WATCHES,
     HOOK_WATCHES_MAX,
+    HYPERCALL_ANSWERED,
     ICOUNT,
     M64,
+    MODE,
     RAX,
     RIP,
     State,
 )
 from pyemu.cpu.tlb import PHYSICAL
+from pyemu.hook_events import Access, CodeEvent, Event, Hypercall
 from pyemu.memory import GuestRam, OutOfRange
 from pyemu.until import Stop, StopKind
 from pyemu.virtual import read_virtual
@@ -63,6 +66,7 @@ EVENTS = {
     "software interrupt": cpu_hooks.SOFTWARE_INTERRUPT,
     "cr3": cpu_hooks.CR3_CHANGE,
     "syscall": cpu_hooks.SYSCALL,
+    "hypercall": cpu_hooks.HYPERCALL,
     "msr": cpu_hooks.MSR,
     "mode": MODE_CHANGE,
 }
@@ -72,41 +76,6 @@ _PAGE_FAULT = 14
 
 class HookError(ValueError):
     """A hook that can't be set; one line for the user."""
-
-
-@dataclass(frozen=True)
-class CodeEvent:
-    """The instruction at `address` (linear) is about to be executed."""
-
-    address: int
-
-
-@dataclass(frozen=True)
-class Access:
-    """An access to memory, a port or a device register. `old` is what a write replaces, None where that isn't memory;
-    of a read of a port or device `value` is what it got."""
-
-    address: int
-    size: int
-    write: bool
-    value: int
-    old: int | None = None
-    rip: int = 0
-
-
-@dataclass(frozen=True)
-class Event:
-    """An exception or interrupt about to be delivered (number: the vector), a system call (number: RAX), a new value
-    for CR3 (`old` to `value`), another mode (likewise: mode words), or an access to a model-specific register (number:
-    which; `old` is 1 for a write of `value`). `rip` is where control will return to."""
-
-    kind: str
-    number: int = 0
-    error: int = 0
-    rip: int = 0
-    address: int = 0  # of a page fault
-    old: int = 0
-    value: int = 0
 
 
 Function = Callable[[Any], object]
@@ -259,6 +228,7 @@ class Hooks:
         self.machine = machine
         self.resolve: Resolve | None = None  # symbols
         self.target: Target | None = None
+        self.answer: Callable[[int], object] = lambda rax: None  # the hypercall that a function has been told of
         self.all: list[Hook] = []
         self._s, self._ram, self._lock, self._exclusive, self._parked = s, ram, lock, exclusive, parked
         self._unsettled = False
@@ -331,7 +301,7 @@ class Hooks:
     def restored(self) -> None:
         """The processor's state was replaced as a whole, tables included: fill them in again."""
         self._applied = (set(), set(), [-1])
-        self._s[HOOK_PASSED] = 0
+        self._s[HOOK_PASSED] = self._s[HOOK_HYPERCALL + 2] = 0
         self._changed()
 
     # ---- the processor's tables ----------------------------------------------------------------------------
@@ -415,23 +385,51 @@ class Hooks:
         if self._note(self._watches[number].hit(event)):
             s[EXIT_REQUEST] = 1
 
-    def event_hooked(self, kind: int, a: int, b: int) -> None:
+    def event_hooked(self, kind: int, a: int, b: int) -> bool:
         s, name = self._s, _NAMES[kind]
         if kind in (cpu_hooks.CR3_CHANGE, MODE_CHANGE):
             event = Event(name, old=a, value=b, rip=s[RIP])
         elif kind == cpu_hooks.MSR:
             event = Event(name, number=a & 0xFFFFFFFF, rip=s[RIP], old=a >> 32, value=b)
+        elif kind == cpu_hooks.HYPERCALL:
+            return self._hypercall(b)
         elif kind == cpu_hooks.SYSCALL:
             event = Event(name, number=s[GPR + RAX], rip=b)
         else:
             vector = a & 0xFF
             fault = vector == _PAGE_FAULT and kind == cpu_hooks.EXCEPTION
             event = Event(name, vector, a >> 8, b, s[CR2] if fault else 0)
+        self._tell(event)
+        return False
+
+    def _tell(self, event: Event) -> bool:
+        """Whether a hook wants the guest to stop."""
+        s, stops = self._s, False
         for hook in list(self._events):
-            wanted = hook.kind == name and (hook.numbers is None or event.number in hook.numbers)
+            wanted = hook.kind == event.kind and (hook.numbers is None or event.number in hook.numbers)
             if wanted and cpu_conditions.holds(s, hook.offset):
                 if self._note(hook.hit(event)):
                     s[EXIT_REQUEST] = 1
+                    stops = True
+        return stops
+
+    def _hypercall(self, next_rip: int) -> bool:
+        """Whether the processor shall look again before it raises #UD."""
+        s, rip = self._s, self._s[RIP]
+        word = M64 if s[MODE] & CODE64 else 0xFFFFFFFF  # as KVM takes them (arch/x86/kvm/x86.c)
+        told = s[ICOUNT] + 1
+
+        def answer(rax: int) -> None:
+            if not self.between or s[HOOK_HYPERCALL + 2] != told:
+                raise HookError("a hypercall can be answered only by the hook's function, while it is called")
+            self.answer(rax & word)
+
+        self.between = True
+        try:
+            stops = self._tell(Hypercall("hypercall", s[GPR + RAX] & word, rip=next_rip, answer=answer))
+        finally:
+            self.between = False
+        return stops or s[HYPERCALL_ANSWERED] == told or s[RIP] != rip
 
     def io_accessed(self, ports: bool, address: int, size: int, write: bool, value: int) -> None:
         for hook in list(self.io):
@@ -578,3 +576,8 @@ class Hookable:
     def hook_syscall(self, function: Function, *numbers: int, condition: Condition = None) -> EventHook:
         """Call before SYSCALL and SYSENTER enter the system."""
         return self._event("syscall", function, numbers or None, condition)
+
+    def hook_hypercall(self, function: Function, *numbers: int, condition: Condition = None) -> EventHook:
+        """Call for VMCALL and VMMCALL, in place of a hypervisor and at any privilege. The event is a `Hypercall`; if it
+        isn't answered the guest gets #UD. In a replay, what has been answered is answered again without a call."""
+        return self._event("hypercall", function, numbers or None, condition)

@@ -197,13 +197,13 @@ class HostCpu:
         except Exception as error:
             self._failed(error)
 
-    def event_hooked(self, kind: int, a: int, b: int) -> None:
+    def event_hooked(self, kind: int, a: int, b: int) -> bool:
         try:
             with self._lock:
-                if self.hooks is not None:
-                    self.hooks.event_hooked(kind, a, b)
+                return self.hooks is not None and self.hooks.event_hooked(kind, a, b)
         except Exception as error:
             self._failed(error)
+            return False
 
     def coverage_full(self) -> None:
         try:

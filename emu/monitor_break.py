@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from pyemu.conditions import ConditionError
 from pyemu.cpu.faults import NAMES
-from pyemu.hooks import ACCESSES, Access, Event, Hook, HookError
+from pyemu.hook_events import Access, Event
+from pyemu.hooks import ACCESSES, Hook, HookError
 from pyemu.monitor_table import CommandError, Session, command, info
 from pyemu.until import Stop, StopKind
 
@@ -23,7 +24,7 @@ _EVERYWHERE = 1 << 64
 # XCHG BX, BX: 87 DB in 16-bit code, 66 87 DB elsewhere
 _MAGIC = "mem16[cs_base + rip] == 0xdb87 or (mem32[cs_base + rip] & 0xffffff) == 0xdb8766"
 _VECTORS = {name.removeprefix("#").lower(): vector for vector, name in NAMES.items()}
-EVENTS = ("exception", "interrupt", "int", "syscall", "cr3", "mode", "msr", "port", "mmio", "magic")
+EVENTS = ("exception", "interrupt", "int", "syscall", "hypercall", "cr3", "mode", "msr", "port", "mmio", "magic")
 
 
 @dataclass
@@ -134,7 +135,7 @@ def breakpoints(session: Session, arguments: str) -> str:
 def catch(session: Session, arguments: str) -> str:
     """`catch exception pf gp`, `catch interrupt 0x20`, `catch port 0x60-0x64 w`, `catch msr 0xc0000080`."""
     usage = (
-        "catch exception|interrupt|int|syscall [NUMBER...], catch cr3|mode|magic, catch msr [INDEX...],\n"
+        "catch exception|interrupt|int|syscall|hypercall [NUMBER...], catch cr3|mode|magic, catch msr [INDEX...],\n"
         "catch port|mmio FIRST[-LAST] [r|w|rw]; and for each: if CONDITION"
     )
     before, condition = _split(arguments, usage)
@@ -211,6 +212,8 @@ def event_text(event: Event) -> str:
             return f"MSR {event.number:#x} {verb}: {event.value:#x}"
         case "syscall":
             return f"system call {event.number:#x}, to return to {event.rip:#x}"
+        case "hypercall":
+            return f"hypercall {event.number:#x}, to return to {event.rip:#x}"
         case _:
             return f"{event.kind} {event.number:#x} from {event.rip:#x}"
 

@@ -22,7 +22,9 @@ from pyemu.cpu.state import (
     GDT_LIMIT,
     GPR,
     HALTED,
+    HOOK_HYPERCALL,
     HOOK_PASSED,
+    HYPERCALL_ANSWERED,
     ICOUNT,
     IDT_BASE,
     IDT_LIMIT,
@@ -69,6 +71,11 @@ def _check(name: str, value: int) -> None:
         raise ValueError(f"{value:#x} doesn't fit a 64-bit register")
 
 
+def arrive(s: State) -> None:
+    """RIP has been set: what is hooked there has not been met, and a hypercall there has not been answered."""
+    s[HOOK_PASSED] = s[HOOK_HYPERCALL + 2] = s[HYPERCALL_ANSWERED] = 0
+
+
 class Registers:
     """`regs.rax`, `regs["rax"]`; rflags is computed. Only while the machine is stopped."""
 
@@ -98,7 +105,7 @@ class Registers:
         else:
             self._s[WORDS[name]] = value
         if name == "rip":
-            self._s[HOOK_PASSED] = 0  # what is hooked there has not been met
+            arrive(self._s)
 
     def __getattr__(self, name: str) -> int:
         try:

@@ -187,6 +187,12 @@ def syscall(i: Instruction) -> None:
     i.jump(i.value())
 
 
+@op("NP 0F 01 C1", name="vmcall", rare=True, **END)
+@op("0F 01 D9", name="vmmcall", rare=True, **END)
+def hypercall(i: Instruction) -> None:
+    i.call(syscalls.hypercall, i.next_rip())
+
+
 @op("0F 07", sizes=(2, 4, 8), **FAR)
 def sysret(i: Instruction) -> None:
     i.call(syscalls.sysret, i.size)

@@ -40,7 +40,6 @@ from pyemu.cpu.state import (
     GPR,
     GS,
     HALTED,
-    HOOK_PASSED,
     IDT_BASE,
     IDT_LIMIT,
     KERNEL_GS_BASE,
@@ -61,8 +60,8 @@ from pyemu.cpu.state import (
     XCR0_ALLOWED,
     State,
 )
+from pyemu.registers import arrive, linear_rip
 from pyemu.registers import bits as code_bits
-from pyemu.registers import linear_rip
 
 # What a debugger may change of RFLAGS: all but RF, VM, VIF and VIP, which the processor's mode hangs on (SDM 1, 3.4.3).
 _FLAGS_WRITABLE = 0x24_7FD5
@@ -174,7 +173,7 @@ def _set_program_counter(s: State, value: int) -> None:
         s[RIP] = value
     else:
         s[RIP] = (value - s[SEG_BASE + CS]) & 0xFFFFFFFF
-    s[HOOK_PASSED] = 0
+    arrive(s)
     s[HALTED] = 0
 
 

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from pyemu.conditions import ConditionError, compile_condition
 from pyemu.cpu import conditions as cpu_conditions
 from pyemu.cpu.state import GPR, HOOK_PROGRAMS, M64, RAX, RBX, new_state
-from pyemu.hooks import Access, HookError
+from pyemu.hook_events import Access
+from pyemu.hooks import HookError
 from pyemu.machine import Machine
 from pyemu.until import Instructions, StopKind
 from tests.cpu import twins

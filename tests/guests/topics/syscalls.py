@@ -1,4 +1,4 @@
-"""SYSCALL and SYSRET (SDM 2; 3, 5.8.8), SWAPGS, and FS and GS bases of 64-bit mode."""
+"""SYSCALL and SYSRET (SDM 2; 3, 5.8.8), SWAPGS, FS and GS bases of 64-bit mode, and hypercalls without a hypervisor."""
 
 from __future__ import annotations
 
@@ -173,4 +173,10 @@ def program() -> Program:
         "mov eax, 0x6000\n.byte 0xf3, 0x48, 0x0f, 0xae, 0xd8\n.byte 0xf3, 0x48, 0x0f, 0xae, 0xc9",
         cx=0x6000,
     )
+    # without virtualization (SDM 3, 31.3, VMCALL; APM 3, VMMCALL); a prefix makes it no less undefined
+    for name, code in (("vmcall", "0x0f, 0x01, 0xc1"), ("vmmcall", "0x0f, 0x01, 0xd9")):
+        for prefix in ("", "0x66, ", "0xf2, ", "0xf3, ", "0xf0, "):
+            label = f"{name}_{prefix[2:4]}"
+            p.check(label, f"{label}: .byte {prefix}{code}", vector=UD, ip=label)
+        p.user(f"{name}_cpl3", f"{name}_3: .byte {code}", vector=UD, ip=f"{name}_3")
     return p
