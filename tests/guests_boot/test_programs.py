@@ -29,8 +29,17 @@ REVIEWED = {
 
 @pytest.mark.long
 @pytest.mark.xdist_group("linux")
-@pytest.mark.parametrize(("kernel", "bits"), [("generic", (32, 64)), ("686-pae", (32,))], ids=["generic", "686-pae"])
-@pytest.mark.parametrize("suite", [suites.kernel, suites.valgrind, suites.qemu])
+@pytest.mark.parametrize(
+    ("suite", "kernel", "bits"),
+    [
+        (suites.kernel, "generic", (32, 64)),
+        (suites.kernel, "686-pae", (32,)),
+        (suites.valgrind, "generic", (32, 64)),
+        (suites.valgrind, "686-pae", (32,)),
+        # Not in a 32-bit kernel, which has virtual-8086 mode for test-i386, unlike the host that tells what to expect.
+        (suites.qemu, "generic", (32, 64)),
+    ],
+)
 def test_programs_end_well(
     suite: Callable[[int], list[programs.Program]],
     kernel: str,
