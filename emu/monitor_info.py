@@ -28,7 +28,7 @@ def registers(session: Session, arguments: str) -> str:
     from pyemu.registers import dump
 
     with session.stopped() as machine:
-        return dump(machine.state)
+        return "\nCPU#0\n" + dump(machine.state)
 
 
 @info("status", "running or paused")

@@ -59,7 +59,7 @@ def _dump(session: Session, arguments: str, read: Callable[[int, int], bytes]) -
         at = address + first * size & _M64
         data = read(at, units * size)
         values = [int.from_bytes(data[i : i + size], "little") for i in range(0, len(data), size)]
-        lines.append(f"{at:016x}: " + " ".join(_unit(value, form, size) for value in values))
+        lines.append(f"{at:016x}: " + " ".join(_column(value, form, size) for value in values))
     return "\n".join(lines)
 
 
@@ -79,6 +79,12 @@ def _instructions(session: Session, address: int, count: int, read: Callable[[in
     return "\n".join(disassemble(data, address, bits(machine.state), count, machine.symbols))
 
 
+def _column(value: int, form: str, size: int) -> str:
+    """One of several, as wide as the widest: decimal and octal numbers, as in QEMU."""
+    width = {"o": (8 * size + 2) // 3, "d": (80 * size + 32) // 33, "u": (80 * size + 32) // 33}.get(form, 0)
+    return _unit(value, form, size).rjust(width)
+
+
 def _unit(value: int, form: str, size: int) -> str:
     match form:
         case "d":
@@ -86,7 +92,7 @@ def _unit(value: int, form: str, size: int) -> str:
         case "u":
             return str(value)
         case "o":
-            return f"0{value:o}"
+            return f"0{value:o}" if value else "0"
         case "c" | "s":
             return f"'{chr(value)}'" if 0x20 <= value < 0x7F else f"'\\x{value:02x}'"
         case _:

@@ -1,9 +1,13 @@
 """The monitor's commands and its line editing."""
 
+import re
+
 import pytest
 
+from pyemu import Machine
 from pyemu.chardev import Capture
 from pyemu.monitor import Monitor
+from pyemu.registers import dump
 from pyemu.until import Instructions, StopKind
 
 
@@ -39,8 +43,8 @@ def test_unknown_command_and_empty_line(monitor):
         ("xp /xh 0x1002", "0000000000001002: 0x0302"),
         ("xp /bx 0x1001", "0000000000001001: 0x01"),
         ("xp /2cb 0x1030", "0000000000001030: '0' '1'"),
-        ("xp /dw 0x1000 + 4", "0000000000001004: 117835012"),
-        ("x /2ub 0x1010-0x10", "0000000000001000: 0 1"),
+        ("xp /dw 0x1000 + 4", "0000000000001004:  117835012"),
+        ("x /2ub 0x1010-0x10", "0000000000001000:   0   1"),
     ],
 )
 def test_dumps(monitor, command, reply):
@@ -86,7 +90,7 @@ def test_info_registers_is_right_and_lets_the_guest_go_on(machine, monitor):
     assert machine.running
     machine.pause()
     machine.regs.rbx = 0x123456789ABCDEF0
-    assert "RBX=123456789abcdef0" in monitor.execute("info registers")
+    assert "EBX=9abcdef0" in monitor.execute("info registers")  # the processor is in real mode
     assert not machine.running
 
 
@@ -141,3 +145,26 @@ def test_keys_are_pressed_together_and_let_go_in_reverse(machine, monitor):
 @pytest.mark.parametrize("keys", ["", "a-", "hyper", "shift-q-x1"])
 def test_what_is_no_key(monitor, keys):
     assert "no key is called" in monitor.execute(f"sendkey {keys}")
+
+
+def test_info_registers_has_the_form_of_qemu_7_2(tmp_path):
+    """Compared with what QEMU prints for Linux and for a boot sector; only the instruction count is ours."""
+    sector = tmp_path / "sector"
+    sector.write_bytes(b"\xf4".ljust(510, b"\0") + b"\x55\xaa")
+    with Machine(kernel=str(sector), memory="8M", accelerator="interp") as real:
+        text = dump(real.state)
+    assert re.search(r"^EAX=\w{8} EBX=\w{8} ECX=\w{8} EDX=\w{8}$", text, re.M)
+    assert re.search(r"^EIP=00007c00 EFL=\w{8} \[[-ODSZAPC]{7}\] CPL=0 II=0 A20=1 SMM=0 HLT=0 icount=0$", text, re.M)
+    assert re.search(r"^CS =0000 00000000 0000ffff 00009b00$", text, re.M)
+    assert re.search(r"^CR0=00000010 CR2=0{8} CR3=0{8} CR4=0{8}$", text, re.M)
+    assert "XMM07=" in text and "XMM08=" not in text
+    with Machine(memory="8M", accelerator="interp") as long:
+        long.run(until="> ", timeout=60)
+        text = dump(long.state)
+    assert re.search(r"^R8 =\w{16} R9 =\w{16} R10=\w{16} R11=\w{16}$", text, re.M)
+    assert re.search(r"^RIP=\w{16} RFL=\w{8} ", text, re.M)
+    assert re.search(r"^CS =\w{4} 0{16} \w{8} 00a[0-9a-f]9[ab]00 DPL=0 CS64 \[-RA?-?\]$", text, re.M)
+    assert re.search(r"^TR =\w{4} \w{16} \w{8} \w{4}8b00 DPL=0 TSS64-busy$", text, re.M)
+    assert re.search(r"^GDT=     \w{16} \w{8}$", text, re.M)
+    assert re.search(r"^FCW=\w{4} FSW=\w{4} \[ST=\d\] FTW=\w\w MXCSR=\w{8}$", text, re.M)
+    assert re.search(r"^XMM14=\w{16} \w{16} XMM15=\w{16} \w{16}$", text, re.M)
