@@ -6,8 +6,6 @@ import sys
 from contextlib import suppress
 from typing import TextIO
 
-from pyemu.firmware.files import empty, open_output
-
 # Names and meanings are QEMU's.
 ITEMS = {
     "in_asm": "show guest instructions when they are first run",
@@ -47,6 +45,8 @@ class Log:
 
     def redirect(self, path: str) -> None:
         """Write to another file from now on."""
+        from pyemu.firmware.files import empty, open_output  # only here: -h and -d help load this module
+
         try:
             stream = open_output(path)
             empty(stream)
