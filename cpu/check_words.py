@@ -269,6 +269,7 @@ WORDS: dict[str, dict[str, str]] = {
     "check_mxcsr": {"s[VALUE] & ~MXCSR_MASK": "MXCSR in memory has reserved bits set"},
     "check_header": {"reserved": "the header of the XSAVE area has reserved bits set"},
     # ---- debug exceptions ----------------------------------------------------------------------------------------
+    "answered": {"": "the hypercall is one of a hypervisor that isn't there: nobody has answered it"},
     "at_breakpoint": {"": "an instruction breakpoint in DR0-DR3 is there (DR6 bits {hit:#x})"},
     "completed": {"": "a trap followed the instruction: single step, data breakpoint or task switch (DR6 bits {hit:#x})"},
     "waiting": {"": "a debug trap was waiting (DR6 bits {hit:#x})"},
