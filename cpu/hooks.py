@@ -25,6 +25,8 @@ from pyemu.cpu.state import (
     HOOK_CODE_PROGRAM,
     HOOK_EVENTS,
     HOOK_HYPERCALL,
+    HOOK_HYPERCALL_END,
+    HOOK_HYPERCALL_TOLD,
     HOOK_PASSED,
     HOOK_RANGE_COUNT,
     HOOK_RANGES,
@@ -153,9 +155,9 @@ def event(s: State, kind: int, a: int, b: int) -> int:
 
 def hypercall(s: State, next_rip: int) -> int:
     """A hypercall is about to raise #UD. It is told of when that is to be delivered: then all is as before it."""
-    if s[HOOK_EVENTS] & HYPERCALL and s[HOOK_HYPERCALL + 2] != s[ICOUNT] + 1:
+    if s[HOOK_EVENTS] & HYPERCALL and s[HOOK_HYPERCALL_TOLD] != s[ICOUNT] + 1:
         s[HOOK_HYPERCALL] = s[ICOUNT] + 1
-        s[HOOK_HYPERCALL + 1] = next_rip
+        s[HOOK_HYPERCALL_END] = next_rip
     return 0
 
 
@@ -165,11 +167,11 @@ def answered(s: State) -> int:
     if s[HOOK_HYPERCALL] != s[ICOUNT] + 1:
         return 0
     s[HOOK_HYPERCALL] = 0
-    s[HOOK_HYPERCALL + 2] = s[ICOUNT] + 1
+    s[HOOK_HYPERCALL_TOLD] = s[ICOUNT] + 1
     s[HOOK_PASSED] = s[ICOUNT] + 1
     s[HOOK_RIP] = s[RIP]
     clear_fault(s)
-    if call_service(s, EVENT_HOOKED, HYPERCALL, s[HOOK_HYPERCALL + 1]):
+    if call_service(s, EVENT_HOOKED, HYPERCALL, s[HOOK_HYPERCALL_END]):
         return 1
     raise_fault(s, UD, 0)
     return 0

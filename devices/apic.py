@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from pyemu.devices.apic_timer import TIMER_MODE_MASK, ApicTimer, ApicTimerState
-from pyemu.devices.device import Device
+from pyemu.devices.device import Device, nothing, nothing_int
 from pyemu.devices.interfaces import EXTINT, Clock
 
 # Register numbers: MMIO offset >> 4, and x2APIC MSR - 0x800 (tables 10-1 and 10-6)
@@ -103,14 +103,14 @@ class Apic(Device):
             raise ValueError("xAPIC IDs are 0 to 254")
         self._initial_id = apic_id
         self._physical_mask = (1 << physical_bits) - 1
-        self.on_change: Callable[[], None] = _nothing
-        self.on_nmi: Callable[[], None] = _nothing
-        self.on_smi: Callable[[], None] = _nothing
-        self.on_init: Callable[[], None] = _nothing
-        self.on_sipi: Callable[[int], None] = _nothing_int
-        self.on_base_change: Callable[[], None] = _nothing
-        self.on_acknowledge: Callable[[], None] = _nothing
-        self.broadcast_eoi: Callable[[int], None] = _nothing_int
+        self.on_change: Callable[[], None] = nothing
+        self.on_nmi: Callable[[], None] = nothing
+        self.on_smi: Callable[[], None] = nothing
+        self.on_init: Callable[[], None] = nothing
+        self.on_sipi: Callable[[int], None] = nothing_int
+        self.on_base_change: Callable[[], None] = nothing
+        self.on_acknowledge: Callable[[], None] = nothing
+        self.broadcast_eoi: Callable[[int], None] = nothing_int
         self.send_ipi: Callable[[Apic, int, int], None] = _no_bus
         self.external_acknowledge: Callable[[], int] | None = None
         self._pending = -1
@@ -556,12 +556,6 @@ class Apic(Device):
         return destination >> 4 == own >> 4 and bool(destination & own & 0xF)
 
 
-def _nothing() -> None:
-    return
-
-
-def _nothing_int(_value: int) -> None:
-    return
 
 
 def _no_bus(_apic: Apic, _destination: int, _icr: int) -> None:

@@ -76,3 +76,11 @@ def write_wide(write_byte: Callable[[int, int, int], None], offset: int, size: i
     """A 2 or 4 byte write of 8-bit ports, lowest address first."""
     for i in range(size):
         write_byte(offset + i, 1, (value >> (8 * i)) & 0xFF)
+
+
+def nothing() -> None:
+    """A callback that nobody has set."""
+
+
+def nothing_int(_value: int) -> None:
+    """Likewise, of one argument."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from pyemu.devices.device import ALL_ONES, MIN_REARM_NS, Device
+from pyemu.devices.device import ALL_ONES, MIN_REARM_NS, Device, nothing_int
 from pyemu.devices.interfaces import Clock, IrqLine
 
 # Register offsets (table 2)
@@ -66,7 +66,7 @@ class Hpet(Device):
         self._legacy_lines = legacy_lines
         self._on_legacy = on_legacy
         self._alarms = [clock.timer(partial(self._on_alarm, number)) for number in range(NUM_TIMERS)]
-        self.on_late: Callable[[int], None] = _nothing  # so many ticks of timer 0 in the PIT's place have been skipped
+        self.on_late: Callable[[int], None] = nothing_int  # so many ticks of timer 0, in the PIT's place, were skipped
         self.state = HpetState()
 
     def reset(self) -> None:
@@ -256,7 +256,3 @@ def _merge(old: int, size: int, high: int, value: int) -> int:
     if size == 8:
         return value
     return old & M32 | value << 32 if high else old & ~M32 | value
-
-
-def _nothing(count: int) -> None:
-    pass

@@ -8,7 +8,7 @@ wired to an interrupt, so only it has an alarm, one per period; between alarms i
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from pyemu.devices.device import MIN_REARM_NS, NS_PER_SECOND, Device, read_wide, write_wide
+from pyemu.devices.device import MIN_REARM_NS, NS_PER_SECOND, Device, nothing_int, read_wide, write_wide
 from pyemu.devices.interfaces import Clock, IrqLine
 
 PIT_HZ = 1_193_182
@@ -26,10 +26,6 @@ REFRESH_NS = 15_085  # the DRAM refresh request toggles at this interval
 PERIODIC_MODES = (2, 3)
 LATE_FROM = PIT_HZ * MIN_REARM_NS // NS_PER_SECOND + 1  # a shorter period isn't kept anyhow
 GATE_TRIGGERED_MODES = (1, 5)
-
-
-def _nothing(count: int) -> None:
-    pass
 
 
 @dataclass(slots=True)
@@ -70,7 +66,7 @@ class Pit8254(Device):
         self._now = clock.now_ns
         self._irq = irq
         self._timer = clock.timer(self._on_timer)
-        self.on_late: Callable[[int], None] = _nothing  # so many ticks of channel 0 have been skipped
+        self.on_late: Callable[[int], None] = nothing_int  # so many ticks of channel 0 have been skipped
         self._due = 0  # when channel 0's next periodic edge is
         self.state = PitState()
         self.port61 = Port61(self, clock)

@@ -20,7 +20,7 @@ from pyemu.devices.apic import Apic
 from pyemu.devices.apic_bus import ApicBus
 from pyemu.devices.coprocessor import CoprocessorError
 from pyemu.devices.debug_ports import DebugConsole, DebugExit, PostPort
-from pyemu.devices.device import Device
+from pyemu.devices.device import Device, nothing, nothing_int
 from pyemu.devices.fw_cfg import (
     E820_FORMAT,
     FILE_BOOT_FAIL_WAIT,
@@ -104,14 +104,14 @@ class Board:
         self._apic_page: int | None = None
         self._pm_base: int | None = None
         self._ecam_base: int | None = None
-        self._reset: Callable[[], None] = _nothing
-        self._power_off: Callable[[], None] = _nothing
-        self._debug_exit: Callable[[int], None] = _nothing_int
+        self._reset: Callable[[], None] = nothing
+        self._power_off: Callable[[], None] = nothing
+        self._debug_exit: Callable[[int], None] = nothing_int
 
         self._with_bios = rom is not None
         self.shadow = ShadowMemory(ram, self.mmio, rom or b"")
         self._shadow_modes = self.shadow.modes
-        self._memory_changed: Callable[[], None] = _nothing
+        self._memory_changed: Callable[[], None] = nothing
         self._wire_interrupts(clock)
         self._wire_timers(clock, ram)
         self._wire_serial(clock, serial_ports)
@@ -418,12 +418,6 @@ class Board:
         self.pm.press_power_button()
 
 
-def _nothing() -> None:
-    return
-
-
-def _nothing_int(_value: int) -> None:
-    return
 
 
 def _opened(uart: Uart16550) -> Callable[[], bool]:

@@ -32,7 +32,7 @@ from pyemu.cpu.state import (
     HOOK_CODE_PROGRAM,
     HOOK_COUNT,
     HOOK_EVENTS,
-    HOOK_HYPERCALL,
+    HOOK_HYPERCALL_TOLD,
     HOOK_PASSED,
     HOOK_PROGRAM_WORDS,
     HOOK_PROGRAMS,
@@ -301,7 +301,7 @@ class Hooks:
     def restored(self) -> None:
         """The processor's state was replaced as a whole, tables included: fill them in again."""
         self._applied = (set(), set(), [-1])
-        self._s[HOOK_PASSED] = self._s[HOOK_HYPERCALL + 2] = 0
+        self._s[HOOK_PASSED] = self._s[HOOK_HYPERCALL_TOLD] = 0
         self._changed()
 
     # ---- the processor's tables ----------------------------------------------------------------------------
@@ -420,7 +420,7 @@ class Hooks:
         told = s[ICOUNT] + 1
 
         def answer(rax: int) -> None:
-            if not self.between or s[HOOK_HYPERCALL + 2] != told:
+            if not self.between or s[HOOK_HYPERCALL_TOLD] != told:
                 raise HookError("a hypercall can be answered only by the hook's function, while it is called")
             self.answer(rax & word)
 

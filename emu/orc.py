@@ -99,14 +99,13 @@ class Unwinder:
         self._bytes: Callable[[int, int], bytes] = machine.read_virtual
         self.address, self.sp, self._bp = s[RIP], s[GPR + RSP], s[GPR + RBP]
         self._others: dict[int, int] = {code: s[GPR + number] for code, number in _OTHERS.items()}
-        self._is_return = False
+        self.is_return = False  # whether `address` is where a call returns, rather than an interrupted instruction
         self.complete = False  # the outermost frame was reached
 
     def callers(self) -> Iterator[int]:
-        """Where each caller goes on, innermost first; ends at the outermost, or where the tables don't tell more.
-        `is_return` says of the last one whether it is a return address rather than an interrupted instruction."""
+        """Where each caller goes on, innermost first; ends at the outermost, or where the tables don't tell more."""
         while True:
-            entry = self._look_up(self.address - 1 if self._is_return else self.address) or _FRAME_POINTER
+            entry = self._look_up(self.address - 1 if self.is_return else self.address) or _FRAME_POINTER
             if entry.type == _END:
                 self.complete = True
                 return
@@ -118,13 +117,9 @@ class Unwinder:
             if not goes_on:
                 self.complete = True
                 return
-            if self._is_return and self.sp <= before and self.sp >> 14 == before >> 14:
+            if self.is_return and self.sp <= before and self.sp >> 14 == before >> 14:
                 return  # a stack that leads nowhere
             yield self.address
-
-    @property
-    def is_return(self) -> bool:
-        return self._is_return
 
     def _up(self, entry: _Entry) -> bool:
         """Become the caller; False if that is user code."""
@@ -132,7 +127,7 @@ class Unwinder:
         if entry.type == _CALL:
             self.address, self.sp, bp = self._word(base - 8), base, self._bp
             self._others = {}
-            self._is_return = True
+            self.is_return = True
         elif entry.type in (_REGS, _REGS_PARTIAL):
             full = entry.type == _REGS
             frame = base if full else base - _PT_IP
@@ -141,7 +136,7 @@ class Unwinder:
             self.address, self.sp = self._word(frame + _PT_IP), self._word(frame + _PT_SP)
             bp = self._word(frame + _PT_BP) if full else self._bp
             self._others = {code: self._word(frame + at) for code, at in _PT_OTHERS.items()} if full else {}
-            self._is_return = False
+            self.is_return = False
         else:
             raise _Lost
         if entry.bp_register == _PREV_SP:

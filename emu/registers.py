@@ -22,7 +22,7 @@ from pyemu.cpu.state import (
     GDT_LIMIT,
     GPR,
     HALTED,
-    HOOK_HYPERCALL,
+    HOOK_HYPERCALL_TOLD,
     HOOK_PASSED,
     HYPERCALL_ANSWERED,
     ICOUNT,
@@ -75,7 +75,7 @@ def _check(name: str, value: int) -> None:
 
 def arrive(s: State) -> None:
     """RIP has been set: what is hooked there has not been met, and a hypercall there has not been answered."""
-    s[HOOK_PASSED] = s[HOOK_HYPERCALL + 2] = s[HYPERCALL_ANSWERED] = 0
+    s[HOOK_PASSED] = s[HOOK_HYPERCALL_TOLD] = s[HYPERCALL_ANSWERED] = 0
 
 
 class Registers:

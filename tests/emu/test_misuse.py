@@ -31,9 +31,12 @@ def goes_on(machine: Machine) -> bool:
 
 
 def test_conditions_that_can_never_come_true(running: Machine) -> None:
+    text: Any = "x"
+    number: Any = 1.5
+    five: Any = 5
     wrong: list[Any] = [
-        1.5, {}, object(), Instructions, True, Instructions("x"), Address("x"), Address(1.5), SerialText(5),  # type: ignore[arg-type]
-        GuestTime("x"), [5.5], ["x", None, {}],  # type: ignore[arg-type]
+        1.5, {}, object(), Instructions, True, Instructions(text), Address(text), Address(number), SerialText(five),
+        GuestTime(text), [5.5], ["x", None, {}],
     ]  # fmt: skip
     for until in wrong:
         with pytest.raises(TypeError, match="can't run until"):
@@ -45,8 +48,9 @@ def test_conditions_that_can_never_come_true(running: Machine) -> None:
 
 
 def test_timeouts(running: Machine) -> None:
+    text: Any = "1"
     with pytest.raises(TypeError, match="number of seconds"):
-        running.run(timeout="1")  # type: ignore[arg-type]
+        running.run(timeout=text)
     with pytest.raises(ValueError, match="NaN"):
         running.run(timeout=float("nan"))
     for long in (float("inf"), 10**20):
@@ -97,13 +101,14 @@ def test_a_function_of_a_hook_that_would_wait_for_itself(running: Machine, call:
 
 
 def test_what_is_no_snapshot_of_this_machine(running: Machine) -> None:
-    for wrong in (5, None, "x"):
+    nonsense: tuple[Any, ...] = (5, None, "x")
+    for wrong in nonsense:
         with pytest.raises(TypeError, match="no snapshot"):
-            running.restore(wrong)  # type: ignore[arg-type]
+            running.restore(wrong)
         with pytest.raises(TypeError, match="no snapshot"):
-            running.drop(wrong)  # type: ignore[arg-type]
+            running.drop(wrong)
         with pytest.raises((TypeError, SnapshotError)):
-            running.load(wrong)  # type: ignore[arg-type]
+            running.load(wrong)
     with Machine(memory="8M", accelerator=running.config.accelerator) as other:
         strange = other.snapshot()
         for use in (running.restore, running.drop):

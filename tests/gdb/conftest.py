@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pyemu.gdbserver.session import Session, Settings
 from pyemu.machine import Machine
 from tests.gdb.sector import sector
 from tests.judges import require
@@ -50,3 +51,13 @@ def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Machine]
     with Machine(kernel=str(image), memory="16M", accelerator=request.param, gdb="tcp::0") as made:
         made.prepare()
         yield made
+
+
+@pytest.fixture
+def session(machine: Machine) -> Iterator[Session]:
+    """What a gdb is connected to, without one. It leaves nothing behind."""
+    made = Session(machine, lambda _: None, Settings())
+    made.begin()
+    yield made
+    made.end()
+    assert machine.hooks.all == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import operator
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pyemu.cpu import conditions as cd
 from pyemu.cpu.state import GPR, HOOK_PROGRAMS, HOOK_STACK, HOOK_STACK_WORDS, M64, RAX, RBX, new_state
 from pyemu.gdbserver.agent import compile_agent, unpack
-from pyemu.gdbserver.session import Session, Settings
+from pyemu.gdbserver.session import Session
 from pyemu.machine import Machine
 from tests.cpu import twins
 from tests.gdb.conftest import run_gdb
@@ -85,14 +85,6 @@ def test_32_bit_registers_and_a_code_segment_with_a_base(machine: Machine, stops
         f"break *{REAL:#x} if $eip == {REAL:#x} && $cs == 0x7c0", "continue", "p $eip", "kill",
     )  # fmt: skip
     assert f"$1 = (void (*)()) {REAL:#x}" in output and stops.count("breakpoint") == 1, output
-
-
-@pytest.fixture
-def session(machine: Machine) -> Iterator[Session]:
-    one = Session(machine, lambda _: None, Settings())
-    one.begin()
-    yield one
-    one.end()
 
 
 def test_packets_with_conditions(session: Session) -> None:

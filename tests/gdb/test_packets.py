@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pyemu.gdbserver.packets import MOST, Packet, Reader, Signal, frame
-from pyemu.gdbserver.session import Session, Settings
+from pyemu.gdbserver.session import Session
 from pyemu.machine import Machine
 from tests.gdb.sector import sector
 
@@ -47,15 +47,6 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     image.write_bytes(sector())
     with Machine(kernel=str(image), memory="16M", accelerator="interp") as made:
         yield made
-
-
-@pytest.fixture
-def session(machine: Machine) -> Iterator[Session]:
-    made = Session(machine, lambda _: None, Settings())
-    made.begin()
-    yield made
-    made.end()
-    assert machine.hooks.all == []
 
 
 _STARTS = [
