@@ -32,8 +32,9 @@ from pyemu.jit import hostmem
 from pyemu.jit import layout as ly
 from pyemu.jit.loaded import native
 
-ARENA_SIZE = 96 << 20
-CODE_SIZE = 64 << 20
+# Address space for translations, for machines with much memory and with little: only 1 GiB of it lies where 32-bit
+# addresses reach, for all machines of a process. What overflows is forgotten and translated anew.
+CODE_MOST, CODE_LEAST = 64 << 20, 4 << 20
 _CALLBACK = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_uint64)
 
 
@@ -80,7 +81,8 @@ class Engine:
         s, image = self.state, self.native.image
         top = max((s[RANGES + 3 * k + 1] for k in range(s[RANGE_COUNT])), default=0)
         pages = -(-top // 4096)
-        self.arena = hostmem.Array(ARENA_SIZE, low=True)
+        code = min(max(top // 4, CODE_LEAST), CODE_MOST) // hostmem.PAGE * hostmem.PAGE
+        self.arena = hostmem.Array(code * 3 // 2, low=True)  # of records, which the interpreter runs
         self.hash = hostmem.Array(8 * ly.HASH_SIZE)
         self.pages = hostmem.Array(8 * ly.PAGE_WORDS * pages)
         if not s[PAGE_FLAGS]:
@@ -90,7 +92,7 @@ class Engine:
         s[ly.ARENA_END] = self.arena.address + self.arena.size
         s[ly.HASH], s[ly.PAGES], s[ly.PAGE_COUNT] = self.hash.address, self.pages.address, pages
         s[ly.HANDLERS] = self.native.handlers.address
-        self.code = hostmem.CodeCache(CODE_SIZE)
+        self.code = hostmem.CodeCache(code)
         self.jump_cache = hostmem.Array(ly.JUMP_CACHE_BYTES)
         self.jump_cache.map[: ly.JUMP_LOG] = b"\xff" * ly.JUMP_LOG  # JUMP_EMPTY
         self.stencils = hostmem.Array(len(image.stencils), low=True)

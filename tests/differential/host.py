@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+import re
 import select
 import struct
 import subprocess
@@ -51,6 +52,14 @@ def _plain(name: str) -> str:
 def executes(feature: str) -> bool:
     """Does this host's processor have CPU features, with QEMU's names and between blanks?"""
     return {_plain(name) for name in feature.split()} <= {_plain(name) for name in features()} | {"lzcnt"}
+
+
+@cache
+def is_zen4() -> bool:
+    """Is this an AMD processor of family 19h with AVX-512? Where the manuals leave room, pyemu does as those do."""
+    text = Path("/proc/cpuinfo").read_text()
+    family = re.search(r"^cpu family\s*: 25$", text, re.MULTILINE)
+    return "AuthenticAMD" in text and family is not None and "avx512f" in features()
 
 
 class Host:

@@ -12,8 +12,8 @@ import re
 
 from pyemu.cpu import flags as fl
 from pyemu.cpu.ops import Form
-from tests.cpu.semantics.oracle import host_has_our_flags
 from tests.differential import case as c
+from tests.differential.host import is_zen4
 
 _AREA = "its area is larger than the compared memory, or seldom good: test_save_areas.py"
 _PRIVATE = "its result is the machine's own: time, identity, configuration"
@@ -58,7 +58,7 @@ def compared_flags(form: Form) -> int:
     """The bits of RFLAGS that must be equal: all where the host's processor is one whose undefined flags pyemu has,
     else all but those that the SDM leaves undefined in the form."""
     mask = ~0
-    if host_has_our_flags():
+    if is_zen4():
         return mask
     for letter in form.row.undefined:
         mask &= ~FLAG_LETTERS[letter]

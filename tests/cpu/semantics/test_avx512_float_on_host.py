@@ -49,10 +49,6 @@ def texts(block: str) -> list[str]:
     return [text.strip() for line in block.strip().splitlines() for text in line.split(";")]
 
 
-host = pytest.mark.skipif(not vector_oracle.HOST_HAS_AVX512, reason="this processor has no AVX-512 to compare with")
-
-
-@host
 @pytest.mark.parametrize("text", texts(TEXTS))
 @settings(max_examples=5, deadline=None, phases=oracle.PHASES)
 @given(given_operands=vector_oracle.operands())
@@ -60,7 +56,6 @@ def test_reference_equals_host(text: str, given_operands: vector_oracle.Operands
     vector_oracle.check(text, given_operands, ("reference",))
 
 
-@host
 @pytest.mark.parametrize("text", texts(NATIVE))
 @settings(max_examples=10, deadline=None, phases=oracle.PHASES)
 @given(given_operands=vector_oracle.operands())

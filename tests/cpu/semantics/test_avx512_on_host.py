@@ -1,6 +1,6 @@
 """What AVX-512 adds of its own, against the host's processor: mask registers, integers, permutations, conversions.
 
-The SSE families in their EVEX encodings are in test_vectors_on_host.py. A host without all of it can't judge.
+The SSE families in their EVEX encodings are in test_vectors_on_host.py.
 """
 
 from __future__ import annotations
@@ -11,18 +11,9 @@ from hypothesis import given, settings
 from pyemu.cpu import mode
 from pyemu.cpu.faults import PF, UD
 from pyemu.cpu.state import CR0, CR3, CR4, FAULT_VECTOR, GPR, NO_FAULT, OPMASK, RDI, XCR0
-from pyemu.jit import hostflags
 from tests.cpu.semantics import oracle, vector_oracle
 from tests.cpu.semantics.machines import RAM, Machine
 from tests.cpu.semantics.vector_shapes import shapes
-
-NEEDED = {
-    "avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl", "avx512ifma", "avx512vbmi", "avx512_vbmi2",
-    "avx512_vnni", "avx512_bitalg", "avx512_vpopcntdq",
-}  # fmt: skip
-pytestmark = pytest.mark.skipif(
-    not hostflags.read() >= NEEDED, reason="this processor has not all of AVX-512 to compare with"
-)
 
 MASKS = [
     *(f"{name}{size} k3, k1, k2" for name in ("kand", "kandn", "kor", "kxnor", "kxor", "kadd") for size in "bwdq"),

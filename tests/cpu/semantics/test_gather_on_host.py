@@ -10,10 +10,6 @@ from hypothesis import strategies as st
 
 from tests.cpu.semantics import oracle, vector_oracle
 
-pytestmark = pytest.mark.skipif(
-    not vector_oracle.HOST_HAS_AVX512, reason="this processor has no AVX-512 to compare with"
-)
-
 TEXTS = """
     vpgatherdd xmm0, [rdi + xmm1*4 + 8], xmm2; vpgatherdd ymm0, [rdi + ymm1*8 + 8], ymm2
     vpgatherqd xmm0, [rdi + xmm1*4 + 8], xmm2; vgatherqps xmm0, [rdi + ymm1*4 + 8], xmm2

@@ -1,7 +1,7 @@
 """VEX and EVEX encodings against the host's processor: wide vectors, masks, broadcasts, rounding; the SSE families, AVX,
 AVX2, FMA and F16C.
 
-What AVX-512 adds of its own has tests of its own. A host without AVX-512 can't judge.
+What AVX-512 adds of its own has tests of its own.
 """
 
 from __future__ import annotations
@@ -10,10 +10,6 @@ import pytest
 from hypothesis import given, settings
 
 from tests.cpu.semantics import oracle, vector_oracle
-
-pytestmark = pytest.mark.skipif(
-    not vector_oracle.HOST_HAS_AVX512, reason="this processor has no AVX-512 to compare with"
-)
 
 # Each has something of its own to go wrong in the native back ends.
 BRIEF = """
