@@ -24,6 +24,7 @@ from tests.differential import driver
 from tests.differential.batch import Records
 from tests.differential.driver import POOL, SMALL_POOL
 from tests.differential.encoder import Address, Choice, NotEncodable, encode, immediate_sizes, replace
+from tests.differential.host import vector_bytes
 from tests.differential.vector_encoder import VectorChoice, displacement_unit, encode_vector
 
 M64, M32 = (1 << 64) - 1, (1 << 32) - 1
@@ -71,6 +72,15 @@ class Instruction:
     fs: int = 0
     gs: int = 0
     indices: tuple[int, bytes] = (-1, b"")  # vector register, and what it holds
+
+
+def present(registers: bytes) -> bytes:
+    """The words from VEC on, with zeroes in the vector and mask registers that the host's processor hasn't."""
+    width = vector_bytes()
+    if width == 64:
+        return registers
+    kept = (registers[64 * n : 64 * n + width].ljust(64, b"\0") for n in range(16))
+    return b"".join(kept).ljust(len(registers), b"\0")
 
 
 class Generator:
@@ -170,7 +180,7 @@ class Generator:
         control = struct.pack("<9Q", fcw, fsw, ftw, 0, 0, 0, 0, 0, mxcsr)
         vectors = b"".join(r.choice(self.lanes) for _ in range(32))
         masks = struct.pack("<8Q", *(self._integer() for _ in range(8)))
-        return registers + control + vectors + masks
+        return registers + control + present(vectors + masks)
 
     # ---- instructions -----------------------------------------------------------------------------------------------
     def instruction(self, form: Form, bits: int, rip: int) -> Instruction:
@@ -357,7 +367,8 @@ class Generator:
         head = struct.pack("<7Q", 0, 0x202, bits, 0, 0, 0, 0)
         control = struct.pack("<9Q", 0x37F, 0, 0xFF, 0, 0, 0, 0, 0, 0x1F80)
         registers = struct.pack("<QQ", 1 << 63, 0x3FFF) * 8
-        record = b"".join((bytes(128), head, bytes(8), registers, control, bytes(2048), b"\xff" * 64, bytes(c.MEMORY)))
+        vectors = present(bytes(2048) + b"\xff" * 64)
+        record = b"".join((bytes(128), head, bytes(8), registers, control, vectors, bytes(c.MEMORY)))
         return record.ljust(c.RECORD, b"\0")
 
     def states(self, instructions: Sequence[Instruction], rips: Sequence[int], each: int, given: Records) -> None:
@@ -369,7 +380,7 @@ class Generator:
             plans.extend((rip, instruction.bits, instruction.fs, instruction.gs, int(bool(instruction.form.row.rep))))
             plans.extend((len(instruction.fixed), *fixed, *[0] * (6 - len(fixed))))
             plans.append(index if index >= 0 else driver.NO_INDEX)
-            plans.frombytes(lanes.ljust(64, b"\0"))
+            plans.frombytes(lanes[: vector_bytes()].ljust(64, b"\0"))
         at, count = plans.buffer_info()
         seed, pools = ctypes.addressof(self.seed), ctypes.addressof(self.pools)
         driver.call("make_states", seed, at, count // driver.PLAN, each, pools, given.address)

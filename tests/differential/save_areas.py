@@ -18,12 +18,13 @@ from dataclasses import dataclass
 from pyemu.cpu import features
 from pyemu.cpu.ops import Form
 from pyemu.cpu.state import RCX, RDI, RSI
-from pyemu.cpu.xstate import COMPACTED, PKRU_BIT
+from pyemu.cpu.xstate import COMPACTED
 from tests.cpu.semantics.machines import forms
 from tests.differential import case as c
 from tests.differential.batch import Records
 from tests.differential.case import Case
 from tests.differential.generator import Fixed, Generator, Instruction
+from tests.differential.subject import xcr0
 
 OPCODES = {
     "fxsave": (b"\x0f\xae", 0), "fxrstor": (b"\x0f\xae", 1), "xsave": (b"\x0f\xae", 4), "xrstor": (b"\x0f\xae", 5),
@@ -32,8 +33,8 @@ OPCODES = {
 RESTORES = ("fxrstor", "xrstor")
 HEADER = 512
 Layout = dict[int, tuple[int, int]]  # of the standard format: offset and size by number of the component
-OURS: Layout = {k.bit: (k.offset, k.size) for k in features.COMPONENTS if k.bit != PKRU_BIT}
-COMPONENTS = 0xE7  # x87, SSE, AVX, the three of AVX-512: Subject's XCR0
+COMPONENTS = xcr0()
+OURS: Layout = {k.bit: (k.offset, k.size) for k in features.COMPONENTS if COMPONENTS >> k.bit & 1}
 SIZE = 2696  # of the standard format with them
 _PAGE = 0x1000
 _RSI, _ABSOLUTE = b"\x06", b"\x04\x25"  # ModRM and what follows, for [rsi] and, in 64-bit mode, [disp32]

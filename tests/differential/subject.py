@@ -47,12 +47,12 @@ from pyemu.cpu.state import (
 )  # fmt: skip
 from pyemu.jit.engine import Engine
 from tests.cpu import twins
-from tests.cpu.semantics.machines import NoDevices
+from tests.cpu.semantics.machines import NoDevices, forms
 from tests.differential import case as c
 from tests.differential import driver
 from tests.differential.batch import Batch, Records
 from tests.differential.case import Case
-from tests.differential.host import readable_only
+from tests.differential.host import lacks, readable_only, vector_bytes
 
 # ---- guest physical memory ----
 RAM = 0x200000
@@ -71,6 +71,11 @@ _UNUSABLE = 1 << 16
 LIMIT = 20_000  # instructions, REP iterations included, that a case may take
 
 
+def xcr0() -> int:
+    """x87, SSE, and what else of AVX and AVX-512 the host has."""
+    return {16: 0x03, 32: 0x07, 64: 0xE7}[vector_bytes()]
+
+
 class Subject:
     """One back end: "reference", "interp" or "jit"."""
 
@@ -83,12 +88,13 @@ class Subject:
         s.host = machine or NoDevices()
         s[RANGE_COUNT] = 1
         s[RANGES], s[RANGES + 1], s[RANGES + 2] = 0, RAM, physical.RAM
-        configure(s, None, set(FEATURES) - {"la57"})  # all that are known; the addresses are the host's, of 48 bits
+        # All that are known but what the host can't judge; the addresses are the host's, of 48 bits.
+        configure(s, None, set(FEATURES) - {"la57"} - lacks(name for form in forms() for name in form.feature.split()))
         reset.reset(s)
         self._tables()
         s[GDT_BASE], s[GDT_LIMIT], s[IDT_BASE], s[IDT_LIMIT] = _KERNEL + _GDT, 0x7F, _KERNEL + _IDT, 0xFFF
         s[TR_SEL], s[TR_BASE], s[TR_LIMIT], s[TR_ATTR] = _TSS_SELECTOR, _KERNEL + _TSS, 0x67, 0x8B
-        s[CR0], s[CR3], s[CR4], s[EFER], s[XCR0] = _CR0, _TABLES, _CR4, 0xD01, 0xE7
+        s[CR0], s[CR3], s[CR4], s[EFER], s[XCR0] = _CR0, _TABLES, _CR4, 0xD01, xcr0()
         s[TSC_AUX] = tsc_aux
         events = bytes(memoryview(s).cast("B")[8 * IRQ_PENDING : 8 * FRAME])
         contents = (bytes(4096), self._template(64), self._template(32), events)

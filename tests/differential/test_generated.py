@@ -29,13 +29,6 @@ SHOWN = 8
 NATIVE_SHARE, REFERENCE_SHARE = 60, 6  # of the rows with VEX and EVEX, one in so many meets the host in each run
 
 
-@pytest.fixture
-def host() -> Iterator[Host]:
-    judge = Host()
-    yield judge
-    judge.close()
-
-
 def judged_by_host(part: int = 0, parts: int = 1, vectors: bool = False) -> list[Form]:
     """The forms that the host can judge; those with VEX and EVEX, whose handlers take long to build, only if wanted."""
     here = (f for f in forms() if f.number % parts == part and (vectors or not f.space))

@@ -13,7 +13,7 @@ from typing import Any
 import capstone
 import pytest
 
-from tests.differential.host import Host
+from tests.differential.host import Host, executes
 from tests.differential.opcode_maps import Position, legacy, prefixed, usable, verdicts, vex
 from tests.differential.subject import Subject
 
@@ -43,13 +43,6 @@ def reviewed_vector(space: str, payload: bytes, host_knows: bool) -> str:
     if last & 0x87 == 0x80:
         return "Zen 4 ignores EVEX.z without a mask where none is allowed; #UD in SDM 2, 2.7.11"
     return ""
-
-
-@pytest.fixture
-def host() -> Iterator[Host]:
-    judge = Host()
-    yield judge
-    judge.close()
 
 
 def compare(host: Host, positions: Iterator[Position], bits: int) -> tuple[dict[str, list[str]], int]:
@@ -87,7 +80,7 @@ def test_vector_maps(host: Host, space: str) -> None:
     """What is accepted must exist, and the other way round."""
     wrong, known = compare(host, vex(space), 64)
     assert not wrong, "\n".join(f"{name}: {where[:6]}" for name, where in wrong.items())
-    assert known > 1000
+    assert known > 1000 or not executes("avx" if space == "VEX" else "avx512f")
 
 
 @pytest.mark.parametrize("bits", [64, 32])
@@ -102,4 +95,4 @@ def test_vector_prefixes(host: Host, space: str, bits: int) -> None:
         if they != we and not reviewed_vector(space, case.payload, they)
     ]
     assert not wrong, f"seed {SEED}: {wrong[:8]}"
-    assert sum(theirs) > COUNT // 10
+    assert sum(theirs) > COUNT // 10 or not executes("avx" if space == "VEX" else "avx512f")

@@ -47,15 +47,13 @@ class Noise(NoDevices):
 
 
 @pytest.fixture
-def bound() -> Iterator[tuple[Host, int]]:
+def bound(host: Host) -> Iterator[tuple[Host, int]]:
     """The host's processor, one of them, and its TSC_AUX."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(before)})
     cpu, node = ctypes.c_uint(), ctypes.c_uint()
     assert ctypes.CDLL(None).getcpu(ctypes.byref(cpu), ctypes.byref(node)) == 0
-    host = Host()
     yield host, node.value << NODE_SHIFT | cpu.value
-    host.close()
     os.sched_setaffinity(0, before)
 
 

@@ -114,13 +114,6 @@ class Raw:
             yield f"{name}, {case.bits} bits: {case.code.hex(' ')} ({mnemonic} {operands}): {differences}"
 
 
-@pytest.fixture
-def host() -> Iterator[Host]:
-    judge = Host()
-    yield judge
-    judge.close()
-
-
 def sweep(host: Host, bits: int, batches: int) -> None:
     raw = Raw(host, SEED)
     found: list[str] = []

@@ -14,7 +14,7 @@ import pytest
 
 from pyemu.cpu.xstate import HEADER_END
 from tests.differential import case as c
-from tests.differential.host import Host, executes
+from tests.differential.host import Host, executes, is_zen4
 from tests.differential.host_child import cpuid_d
 from tests.differential.save_areas import HEADER, OPCODES, OURS, RESTORES, SIZE, Area, Areas, Layout, form_of
 from tests.differential.subject import Subject
@@ -58,6 +58,8 @@ def parts(area: Area, data: bytes, standard: Layout) -> Parts:
     image = bytearray(data[at : at + SIZE])
     image += background(area) * ((SIZE - len(image)) // 8)  # what would lie beyond the end
     image[30] &= ~MISALIGNED  # misaligned SSE mode (APM 2, 11.3.2), which no model has
+    if not is_zen4():  # how many bits of the x87 pointers there are is a processor's own: pyemu and Zen 4 keep 57
+        image[14:16] = image[22:24] = bytes(2)
     layout = compacted(int.from_bytes(image[HEADER + 8 : HEADER + 16], "little")) if area.name == "xsavec" else standard
     found: Parts = {"before": data[:at], "after": data[at + SIZE :]}
     for name, (start, size) in (LEGACY | {f"component {n}": layout[n] for n in layout}).items():
@@ -101,9 +103,9 @@ def differences(area: Area, subject: Subject, host: Host, expected: bytes, layou
 
 
 @pytest.mark.parametrize("backend", CASES)
-def test_areas_against_host(backend: str) -> None:
+def test_areas_against_host(host: Host, backend: str) -> None:
     """Random cases of each instruction, in 64-bit and 32-bit mode."""
-    host, subject, areas, layout = Host(), Subject(backend), Areas(SEED, cpuid_d(0)[0]), host_layout()
+    subject, areas, layout = Subject(backend), Areas(SEED, cpuid_d(0)[0]), host_layout()
     names = [name for name in OPCODES if executes(form_of(name).feature)]
     wrong: list[str] = []
     completed: Counter[str] = Counter()
@@ -116,16 +118,15 @@ def test_areas_against_host(backend: str) -> None:
             if lines := differences(area, subject, host, expected, layout):
                 where = f"{name} at {area.place:#x}, {bits} bits: {area.case.code.hex(' ')}, seed {SEED}"
                 wrong.append("\n  ".join([f"{where}: {backend} != host", *(line[:200] for line in lines[:6])]))
-    host.close()
     assert not wrong, f"{len(wrong)}\n" + "\n".join(wrong[:8])
     assert len(completed) == len(names)
     assert min(completed.values()) > CASES[backend]
 
 
 @pytest.mark.parametrize("backend", CASES)
-def test_what_is_in_use_against_host(backend: str) -> None:
+def test_what_is_in_use_against_host(host: Host, backend: str) -> None:
     """XGETBV: pyemu may count less as in use than the host does."""
-    host, subject, areas = Host(), Subject(backend), Areas(SEED, cpuid_d(0)[0])
+    subject, areas = Subject(backend), Areas(SEED, cpuid_d(0)[0])
     seen: set[int] = set()
     for bits in (64, 32) * CASES[backend]:
         area = areas.in_use(bits)
@@ -138,5 +139,4 @@ def test_what_is_in_use_against_host(backend: str) -> None:
             seen.add(theirs)
             found = expected[:8] + found[8:]
         assert same(form_of("xgetbv"), found, expected), c.describe(found, expected)
-    host.close()
     assert len(seen) > 2
