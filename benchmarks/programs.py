@@ -1,0 +1,92 @@
+"""How fast a booted guest computes: the same commands typed at Linux's shell under pyemu and under QEMU's translator.
+
+    python benchmarks/programs.py [--runs 3] [--only gzip,awk] [--variant interp="-accel interp"]
+
+Each run boots both and gives every command to each in turn, so that a change in the host's speed hits both. The table
+has the medians in seconds, and pyemu's as a multiple of QEMU's. The programs are busybox's.
+"""
+
+import argparse
+import shlex
+import statistics
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from tests.linux_guests import images, initramfs, machines  # noqa: E402
+from tests.linux_guests.console import Console, ConsoleError  # noqa: E402
+
+BOOT_SECONDS, COMMAND_SECONDS = 120.0, 120.0
+SETUP = (
+    "mkdir -p /tmp; cd /tmp; i=0; while [ $i -lt 4000 ]; do echo \"$i line number $((i * 7919 % 4001)) of some text\";"
+    " i=$((i+1)); done > text; cat text text text text text text text text > long; dd if=/dev/zero of=zero bs=1M count=16"
+    " 2>/dev/null; gzip -c long > long.gz"
+)
+COMMANDS = {
+    "shell loop": "i=0; while [ $i -lt 60000 ]; do i=$((i+1)); done",
+    "processes": "i=0; while [ $i -lt 120 ]; do /bin/true; i=$((i+1)); done",
+    "sha256sum": "sha256sum zero",
+    "md5sum": "md5sum zero",
+    "gzip": "gzip -c long > /dev/null",
+    "gunzip": "i=0; while [ $i -lt 10 ]; do gunzip -c long.gz > /dev/null; i=$((i+1)); done",
+    "sort": "sort -k 4 -n long > /dev/null",
+    "grep": "grep -c 'number.*[13579] of.*xt$' long",
+    "sed": "sed 's/\\([0-9]*\\) of/<\\1>/' long > /dev/null",
+    "awk": "awk 'BEGIN { for (i = 0; i < 150000; i++) s += i % 7 * 1.5; print s }'",
+    "bc": "echo '2^4000' | bc > /dev/null; echo 'scale=300; 4*a(1)' | bc -l > /dev/null",
+    "copying": "i=0; while [ $i -lt 20 ]; do cat zero > copy; i=$((i+1)); done",
+}
+
+
+def measure(command: list[str], names: list[str]) -> dict[str, float]:
+    """Boots, and gives the seconds that each command took."""
+    times = {}
+    with Console(command) as console:
+        console.expect(initramfs.PROMPT, BOOT_SECONDS)
+        console.shell(SETUP, COMMAND_SECONDS)
+        for name in names:
+            begin = time.monotonic()
+            console.shell(COMMANDS[name], COMMAND_SECONDS)
+            times[name] = time.monotonic() - begin
+    return times
+
+
+def main() -> int:
+    """Runs the comparison."""
+    parser = argparse.ArgumentParser(description="Compare programs in a Linux guest under pyemu and QEMU.")
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--only", default=",".join(COMMANDS), help="some of the commands, between commas")
+    parser.add_argument("--variant", metavar="NAME=OPTIONS", action="append", default=[], help="pyemu with more options")
+    arguments = parser.parse_args()
+    names = arguments.only.split(",")
+    if unknown := [name for name in names if name not in COMMANDS]:
+        parser.error(f"no command {unknown[0]!r}: there are {', '.join(COMMANDS)}")
+    guests = images.obtain()
+    variants = [("pyemu", ""), *(variant.split("=", 1) for variant in arguments.variant)]
+    commands = {
+        name: machines.command(machines.PYEMU, guests.cloud, guests.initrd, extra=shlex.split(options))
+        for name, options in variants
+    }
+    commands["qemu"] = machines.command(machines.QEMU, guests.cloud, guests.initrd)
+    found: dict[str, list[dict[str, float]]] = {side: [] for side in commands}
+    try:
+        for _ in range(arguments.runs):
+            for side, command in commands.items():
+                found[side].append(measure(command, names))
+    except ConsoleError as error:
+        print(f"programs.py: {error}", file=sys.stderr)
+        return 1
+    others = [side for side in commands if side != "qemu"]
+    print(f"{'seconds':14}" + "".join(f"{side:>10}" for side in commands) + "".join(f"{s + '/qemu':>14}" for s in others))
+    for name in names:
+        medians = {side: statistics.median(run[name] for run in runs) for side, runs in found.items()}
+        ratios = "".join(f"{medians[side] / medians['qemu']:14.2f}" for side in others)
+        print(f"{name:14}" + "".join(f"{seconds:10.3f}" for seconds in medians.values()) + ratios)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
