@@ -22,8 +22,8 @@ from tests.linux_guests.console import Console, ConsoleError  # noqa: E402
 BOOT_SECONDS, COMMAND_SECONDS = 120.0, 120.0
 SETUP = (
     "mkdir -p /tmp; cd /tmp; i=0; while [ $i -lt 4000 ]; do echo \"$i line number $((i * 7919 % 4001)) of some text\";"
-    " i=$((i+1)); done > text; cat text text text text text text text text > long; dd if=/dev/zero of=zero bs=1M count=16"
-    " 2>/dev/null; gzip -c long > long.gz"
+    " i=$((i+1)); done > text; cat text text text text text text text text > long;"
+    " dd if=/dev/zero of=zero bs=1M count=16 2>/dev/null; gzip -c long > long.gz"
 )
 COMMANDS = {
     "shell loop": "i=0; while [ $i -lt 60000 ]; do i=$((i+1)); done",
@@ -59,7 +59,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Compare programs in a Linux guest under pyemu and QEMU.")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--only", default=",".join(COMMANDS), help="some of the commands, between commas")
-    parser.add_argument("--variant", metavar="NAME=OPTIONS", action="append", default=[], help="pyemu with more options")
+    parser.add_argument("--variant", metavar="NAME=OPTIONS", action="append", default=[], help="pyemu with options")
     arguments = parser.parse_args()
     names = arguments.only.split(",")
     if unknown := [name for name in names if name not in COMMANDS]:
@@ -80,7 +80,8 @@ def main() -> int:
         print(f"programs.py: {error}", file=sys.stderr)
         return 1
     others = [side for side in commands if side != "qemu"]
-    print(f"{'seconds':14}" + "".join(f"{side:>10}" for side in commands) + "".join(f"{s + '/qemu':>14}" for s in others))
+    columns = [f"{side:>10}" for side in commands] + [f"{side + '/qemu':>14}" for side in others]
+    print(f"{'seconds':14}" + "".join(columns))
     for name in names:
         medians = {side: statistics.median(run[name] for run in runs) for side, runs in found.items()}
         ratios = "".join(f"{medians[side] / medians['qemu']:14.2f}" for side in others)

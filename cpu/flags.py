@@ -86,24 +86,23 @@ def sign(i: Instruction) -> Value:
 
 def condition(i: Instruction, code: int) -> Value:
     """The condition of Jcc/SETcc/CMOVcc number `code` (SDM 1, appendix B), as width 1."""
-    source = i.state(CC_SRC)
     match code >> 1:
         case 0:
-            value = source.bit(8)
+            value = i.of()
         case 1:
-            value = source.bit(0)
+            value = i.cf()
         case 2:
-            value = i.state(CC_DST).eq(0)
+            value = i.zf()
         case 3:
-            value = source.bit(0) | i.state(CC_DST).eq(0)
+            value = i.cf() | i.zf()
         case 4:
-            value = sign(i)
+            value = i.sf()
         case 5:
-            value = parity(i)
+            value = i.pf()
         case 6:
-            value = sign(i) ^ source.bit(8)
+            value = i.sf() ^ i.of()
         case _:
-            value = (sign(i) ^ source.bit(8)) | i.state(CC_DST).eq(0)
+            value = (i.sf() ^ i.of()) | i.zf()
     return ~value if code & 1 else value
 
 

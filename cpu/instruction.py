@@ -347,6 +347,10 @@ class Instruction(Builder):
         self.set_state(GPR + number, value.zext(64) if value.width == 32 else value)
 
     # ---- flags -------------------------------------------------------------------------------------------------
+    def may_be_zero(self, count: Operand) -> bool:
+        """Can the count of a shift or rotate be 0, so that the flags stay? A back end may have chosen code by it."""
+        return True
+
     def _result(self, result: Value) -> None:
         self.set_state(CC_DST, result.sext(64))
 

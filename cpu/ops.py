@@ -18,8 +18,9 @@ destination's, so that one definition with three operands serves both. `L` is th
 upper half, `B` the general register of VEX.vvvv; `KG`, `KH`, `KR`, `KM` are mask registers of reg, vvvv, rm, and rm or
 memory.
 
-`flags` is what happens to CF PF AF ZF SF OF: "" nothing, "r" read, "w" all written, "m" some written (so all are
-also read).
+`flags` is what happens to CF PF AF ZF SF OF: "" nothing, "r" read, "w" all written, "m" some written and the others
+kept, or kept all for some operands; with "c", the immediate is a count (of 5 bits, 6 for 64-bit operands), for 0 of
+which all are kept.
 `undefined` names flags that the SDM leaves undefined. `rare=True` leaves making native code to the
 first use. Not here: byte-level decoding (decode/), meaning (semantics/).
 """

@@ -26,7 +26,7 @@ _RUNS_SHOWN, _BYTES_SHOWN = 16, 16
 _M64 = 0xFFFF_FFFF_FFFF_FFFF
 # Fields of the state that are no registers of the processor.
 _FIRST, _LAST = LAYOUT["seg_sel"].index, LAYOUT["opmask"].index + LAYOUT["opmask"].count
-_WORDS_OF_FLAGS = {"": "leaves them alone", "r": "reads some", "w": "writes all six", "m": "writes some, or reads too"}
+_WORDS_OF_FLAGS = {"r": "reads some", "w": "writes all six", "m": "writes some", "c": "none if the count is 0"}
 _PREFIXES = ((rc.LOCKED, "LOCK"), (rc.REPEAT, "REP/REPE"), (rc.REPEAT_NE, "REPNE"))
 _INTERNAL = ("linear_top", "cpu_features", "cpuid_model", "cr4_allowed", "xcr0_allowed")
 
@@ -113,7 +113,7 @@ def _row(form: Form, words: list[int]) -> list[tuple[str, str]]:
         ("operands", row.operands or "none"),
         ("operand size", f"{form.size} bytes" if form.size else "does not matter"),
         ("modes", modes[row.modes]),
-        ("arithmetic flags", _WORDS_OF_FLAGS[row.flags]),
+        ("arithmetic flags", ", ".join(_WORDS_OF_FLAGS[letter] for letter in row.flags) or "leaves them alone"),
     ]
     if row.lock:
         fields.append(("LOCK", "allowed with a memory destination"))

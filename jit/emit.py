@@ -239,39 +239,36 @@ class Emitter(FloatEmitter):
         if carry is not None:
             super().flags_add(a, b, result, carry)
         else:
-            self._carry_word(result, self._host_flags("add", a, b))
+            self._carry_word(result, self._host_flags("add", a, b, result))
 
     def flags_sub(self, a: Value, b: Value, result: Value, borrow: Value | None = None) -> None:
         if borrow is not None:
             super().flags_sub(a, b, result, borrow)
         else:
-            self._carry_word(result, self._host_flags("cmp", a, b))
+            self._carry_word(result, self._host_flags("sub", a, b, result))
 
     def flags_increment(self, a: Value, result: Value) -> None:
-        self._carry_word(result, self._host_flags("add", a, self.const(1, a.width)), keep=fl.CF)
+        self._carry_word(result, self._host_flags("add", a, self.const(1, a.width), result), keep=fl.CF)
 
     def flags_decrement(self, a: Value, result: Value) -> None:
-        self._carry_word(result, self._host_flags("cmp", a, self.const(1, a.width)), keep=fl.CF)
+        self._carry_word(result, self._host_flags("sub", a, self.const(1, a.width), result), keep=fl.CF)
 
     def _carry_word(self, result: Value, flags: Value, keep: int = 0) -> None:
         word = flags & ((fl.CF | fl.AF | fl.CARRY_OF) & ~keep)
         self._result(result)
         self.set_state(CC_SRC, word | (self.state(CC_SRC) & keep) if keep else word)
 
-    def _host_flags(self, operation: str, a: Value, b: Value) -> Value:
-        """LAHF's byte, with OF above it, after an operation of two instructions' operands; other bits mean nothing."""
+    def _host_flags(self, operation: str, a: Value, b: Value, result: Value) -> Value:
+        """LAHF's byte, with OF above it, after an addition or subtraction; other bits mean nothing. Its result takes
+        the place of LLVM's wherever `result` is not used yet."""
         suffix, part = {8: ("b", "b"), 16: ("w", "w"), 32: ("l", "k"), 64: ("q", "q")}[a.width]
-        tail, operands, kind = "lahf; seto %al; rolw $$8, %ax", [a.payload, b.payload], integer(a.width)
-        if operation == "cmp":
-            lines = f"cmp{suffix} ${{2:{part}}}, ${{1:{part}}}; {tail}"
-            call = word = self.b.asm(ir.FunctionType(I64, [kind, kind]), lines, "={ax},r,r,~{flags}", operands, False)
-        else:  # its second result is the sum, of which LLVM has one of its own
-            lines = f"{operation}{suffix} ${{3:{part}}}, ${{1:{part}}}; {tail}"
-            pair = ir.FunctionType(ir.LiteralStructType([I64, kind]), [kind, kind])
-            call = self.b.asm(pair, lines, "={ax},=r,1,r,~{flags}", operands, False)
-            word = self.b.extract_value(call, 0)
+        kind = integer(a.width)
+        lines = f"{operation}{suffix} ${{3:{part}}}, ${{1:{part}}}; lahf; seto %al; rolw $$8, %ax"
+        pair = ir.FunctionType(ir.LiteralStructType([I64, kind]), [kind, kind])
+        call = self.b.asm(pair, lines, "={ax},=r,1,r,~{flags}", [a.payload, b.payload], False)
         call.attributes.add("readnone")
-        return Value(self, word, 64)
+        result.payload = self.b.extract_value(call, 1)
+        return Value(self, self.b.extract_value(call, 0), 64)
 
     # ---- memory: the hit on plain RAM is inline, everything else is mechanism ----------------------------------
     def _segment_access(self) -> ir.Value:

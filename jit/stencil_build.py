@@ -61,7 +61,7 @@ def _compile(forms: list[Form], ordered: bool) -> tuple[dict[str, Stencil], set[
 
 def shorter(form: Form) -> str:
     """What ends the name of a form's shorter stencil; "" if it has none."""
-    return UNMASKED if form.row.element else DEAD if "w" in form.row.flags else ""
+    return UNMASKED if form.row.element else DEAD if {"w", "m"} & set(form.row.flags) else ""
 
 
 def _build_form(

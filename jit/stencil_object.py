@@ -29,7 +29,7 @@ CODE_HOLES = ("slow", "cont", "exec", "leave", "unlinked", "proceed")
 # Numbers far above those that llvmlite gives its own metadata (branch weights).
 _UNSIGNED32, _UNSIGNED31, _SIGNED32, _ANY = "!900000", "!900001", "!900002", "!900003"
 _RANGE = {
-    "imm": _SIGNED32, "kept": _SIGNED32, "disp": _SIGNED32,
+    "kept": _SIGNED32, "disp": _SIGNED32,
     "imm32": _UNSIGNED32, "imm64": _ANY, "disp64": _ANY, "rip": _ANY, "next": _ANY,
     "record": _UNSIGNED31, "resume": _UNSIGNED31, "slot": _UNSIGNED31, "slot_next": _UNSIGNED31,
 }  # fmt: skip
@@ -52,9 +52,11 @@ def function(owner: ModuleCompiler, name: str) -> ir.Function:
 
 def hole(owner: ModuleCompiler, b: ir.IRBuilder, name: str) -> ir.Value:
     """The value of a hole: ptrtoint of its symbol. One of 64 bits is loaded by hand, because LLVM takes any symbol to
-    fit the 32-bit immediate of a store (small code model)."""
-    if _RANGE.get(name) == _ANY:
-        value = b.asm(ir.FunctionType(I64, []), f"movabsq $$hole_{name}, $0", "=r", [], False)
+    fit the 32-bit immediate of a store (small code model), and an immediate that is extended to them, of which it would
+    make one of 64 bits."""
+    if name == "imm" or _RANGE.get(name) == _ANY:
+        move = "movq" if name == "imm" else "movabsq"
+        value = b.asm(ir.FunctionType(I64, []), f"{move} $$hole_{name}, $0", "=r", [], False)
         value.attributes.add("readnone")
         return value
     symbol = owner.module.globals.get(f"hole_{name}") or ir.GlobalVariable(owner.module, I8, f"hole_{name}")

@@ -40,7 +40,7 @@ E32 = _NUMBER["ea32_base"] - E_BASE  # from each of these to the one for 32-bit 
 ) = HOLE.values()  # fmt: skip
 
 # Facts about a form.
-WRITES_FLAGS = 1  # all six, always
+WRITES_FLAGS = 1  # all six
 READS_FLAGS = 2
 MAY_EXIT = 4  # its stencil can leave through its cold stub, or it has none
 MEMORY = 8  # needs the effective address in tmp
@@ -51,6 +51,9 @@ ENDS = 128  # ends the block, and what follows may see another mode or mapping, 
 ADDRESS_SIZED = 256  # its stencil depends on the address size beyond the operand's address
 DIRECT = 512  # the operand's address is the immediate
 MASKABLE = 1024  # may have a mask: its shorter stencil is for k0
+KEEPS_FLAGS = 2048  # writes some of them, or for some operands
+COUNTED = 4096  # its immediate is a count, other than 0 in its stencil: of 5 bits,
+COUNTED64 = 8192  # ... of 6
 
 
 def variants(form: Form, stencils: dict[str, Stencil]) -> list[str]:
@@ -76,7 +79,10 @@ def facts(form: Form, known: list[Stencil | None]) -> int:
     word, row = 0, form.row
     word |= MASKABLE if row.element else 0
     word |= WRITES_FLAGS if "w" in row.flags else 0
-    word |= READS_FLAGS if row.flags and row.flags != "w" else 0
+    word |= READS_FLAGS if "r" in row.flags else 0
+    word |= KEEPS_FLAGS if "m" in row.flags else 0
+    if "c" in row.flags:
+        word |= COUNTED64 if form.size == 8 else COUNTED
     for stencil in known:
         if stencil is None or any(number == H_SLOW for _, _, number, _ in stencil.relocations):
             word |= MAY_EXIT

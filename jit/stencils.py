@@ -104,8 +104,8 @@ class StencilEmitter(Emitter):
         return self.form.size == 8 and "Iv" in codes
 
     def read(self, operand):  # type: ignore[no-untyped-def]
-        if operand.kind == "imm" and operand.source == "imm" and operand.size == 4:
-            return Value(self, self.hole("imm32"), 64).trunc(32)
+        if operand.kind == "imm" and operand.source == "imm" and operand.size <= 4:
+            return Value(self, self.hole("imm32"), 64).trunc(operand.width)
         return super().read(operand)
 
     def record_field(self, word: int, shift: int, width: int) -> Value:
@@ -117,6 +117,8 @@ class StencilEmitter(Emitter):
     def state(self, index: int, width: int = 64) -> Value:
         if index == ICOUNT:
             raise NoStencilError  # only a handler sees it exact
+        if self.dead_flags and index in (CC_DST, CC_SRC) and "r" not in self.form.row.flags:
+            return self.const(0, 64)  # read only to be kept; LLVM doesn't leave ordered loads out
         if index <= CC_SRC:  # GPR, CC_DST, CC_SRC
             return self._load_word(lambda: self._word_pointer(index), width)
         return super().state(index, width)
@@ -144,6 +146,9 @@ class StencilEmitter(Emitter):
     def set_state(self, index: int, value: Value) -> None:
         if not (self.dead_flags and index in (CC_DST, CC_SRC)):
             super().set_state(index, value)
+
+    def may_be_zero(self, count: Operand) -> bool:
+        return count.kind != "imm"  # an immediate 0 runs by its handler
 
     def register_number(self, field: int) -> Value:
         raise NoStencilError
@@ -202,6 +207,9 @@ class StencilEmitter(Emitter):
     def set_stack(self, value: Value) -> None:
         self.wide = True
         self.super_set(GPR + RSP, value)
+
+    def _host_flags(self, operation: str, a: Value, b: Value, result: Value) -> Value:
+        return self.const(0, 64) if self.dead_flags else super()._host_flags(operation, a, b, result)
 
     def super_set(self, index: int, value: Value) -> None:
         """Queue a write of a whole State word."""

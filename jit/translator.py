@@ -19,6 +19,8 @@ from pyemu.jit.stencil_table import (
     ADDRESS_SIZED,
     CHAIN,
     COUNT_EDGE,
+    COUNTED,
+    COUNTED64,
     DIRECT,
     E32,
     E_BASE,
@@ -66,6 +68,7 @@ from pyemu.jit.stencil_table import (
     H_UNLINKED,
     H_VVVV,
     JUMP,
+    KEEPS_FLAGS,
     MASKABLE,
     MAY_EXIT,
     MEMORY,
@@ -131,18 +134,25 @@ def form_entry(s: State, packed: int) -> int:
     return s[ly.FORMS] + (packed & 0xFFFF) * FORM_ENTRY
 
 
+def counts_none(record: int, info: int) -> int:
+    """1 for a shift or rotate by an immediate count of 0."""
+    mask = 63 if info & COUNTED64 else 31
+    return int(info & (COUNTED | COUNTED64) != 0 and peek64(record + 8 * rc.IMM) & mask == 0)
+
+
 def dead_flags(s: State, block: int, count: int) -> int:
-    """Mask of the instructions whose flag writes nobody can see. Whatever may leave the block sees them."""
+    """Mask of the instructions whose flag writes nobody can see. Whatever may leave the block sees them. What an
+    instruction keeps of them it doesn't read, if nobody sees what it writes."""
     live = 1
     dead = 0
     for k in range(count - 1, -1, -1):
         record = block + ly.B_SIZE + k * ly.RECORD_SIZE
         info = peek32(form_entry(s, peek64(record + 8 * rc.PACKED)) + F_FACTS)
+        if info & (WRITES_FLAGS | KEEPS_FLAGS) and live == 0:
+            dead = dead | 1 << k
         if info & WRITES_FLAGS:
-            if live == 0:
-                dead = dead | 1 << k
             live = 0
-        if info & (READS_FLAGS | MAY_EXIT):
+        if info & (READS_FLAGS | MAY_EXIT) or counts_none(record, info):
             live = 1
     return dead
 
@@ -260,6 +270,8 @@ def stencil_of(s: State, record: int, dead: int) -> int:
         return 0
     if info & ADDRESS_SIZED and segment >= FS and (info & MEMORY == 0 or native_size == 4):
         return 0  # it reaches beyond what the address stencil has checked, or there is none
+    if counts_none(record, info):
+        return 0
     if info & MASKABLE:
         dead = int((peek64(record + 8 * rc.REGS) >> rc.MASK) & 0xFFFF == 8 * ONES)
     return peek16(entry + 2) if dead else peek16(entry)

@@ -47,8 +47,8 @@ def sbb(i: Instruction, dst: Operand, src: Operand) -> None:
     i.flags_sub(a, b, result, borrow)
 
 
-@op("66 0F 38 F6 /r", "Gy,Ey", flags="m", feature="adx", name="adcx", extra=("cf",))
-@op("F3 0F 38 F6 /r", "Gy,Ey", flags="m", feature="adx", name="adox", extra=("of",))
+@op("66 0F 38 F6 /r", "Gy,Ey", flags="rm", feature="adx", name="adcx", extra=("cf",))
+@op("F3 0F 38 F6 /r", "Gy,Ey", flags="rm", feature="adx", name="adox", extra=("of",))
 def add_with_flag(i: Instruction, dst: Operand, src: Operand, flag: str) -> None:
     """Addition with a carry that only CF or only OF holds."""
     a, b = i.read(dst), i.read(src)
@@ -88,7 +88,7 @@ def cmp(i: Instruction, dst: Operand, src: Operand) -> None:
 def _eight_encodings(number: int, function: Callable[[Instruction, Operand, Operand], None]) -> None:
     """The rows that all eight operations have, at opcodes 8*number on and in group 1."""
     base, lock = 8 * number, function is not cmp
-    flags = "m" if function in (adc, sbb) else "w"
+    flags = "rw" if function in (adc, sbb) else "w"
     undefined = "A" if function in (or_, and_, xor) else ""
     both = {"flags": flags, "undefined": undefined}
     op(f"{base:02X} /r", "Eb,Gb", lock=lock, **both)(function)
@@ -231,7 +231,7 @@ def _decimal_correction(i: Instruction, al: Value) -> tuple[Value, Value, Value]
     return low.select(i.const(0x06, 8), 0) | high.select(i.const(0x60, 8), 0), low, high
 
 
-@op("27", flags="m", undefined="O", modes="legacy")
+@op("27", flags="rm", undefined="O", modes="legacy")
 def daa(i: Instruction) -> None:
     al = i.gpr(RAX, 8)
     correction, low, high = _decimal_correction(i, al)
@@ -240,7 +240,7 @@ def daa(i: Instruction) -> None:
     _decimal_flags(i, result, high, low, (result & ~al).sign())
 
 
-@op("2F", flags="m", undefined="O", modes="legacy")
+@op("2F", flags="rm", undefined="O", modes="legacy")
 def das(i: Instruction) -> None:
     al = i.gpr(RAX, 8)
     correction, low, high = _decimal_correction(i, al)
@@ -260,12 +260,12 @@ def _ascii_adjust(i: Instruction, sign: int) -> None:
     _decimal_flags(i, result, adjust, adjust, overflow)
 
 
-@op("37", flags="m", undefined="OSZP", modes="legacy")
+@op("37", flags="rm", undefined="OSZP", modes="legacy")
 def aaa(i: Instruction) -> None:
     _ascii_adjust(i, 1)
 
 
-@op("3F", flags="m", undefined="OSZP", modes="legacy")
+@op("3F", flags="rm", undefined="OSZP", modes="legacy")
 def aas(i: Instruction) -> None:
     _ascii_adjust(i, -1)
 

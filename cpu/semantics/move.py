@@ -105,7 +105,7 @@ def salc(i: Instruction) -> None:
 
 
 # ---- single flags --------------------------------------------------------------------------------------------
-@op("F5", flags="m")
+@op("F5", flags="rm")
 def cmc(i: Instruction) -> None:
     i.flags_only(cf=~i.cf())
 
