@@ -313,7 +313,7 @@ def kill(s: State, block: int) -> int:
     unlink_hash(s, block)
     slot = peek64(block + 8 * ly.B_INCOMING)
     while slot != 0:
-        poke64(slot + 8 * ly.S_TARGET, peek64(slot + 8 * ly.S_UNLINKED))
+        translator.aim(s, slot, peek64(slot + 8 * ly.S_UNLINKED))
         slot = peek64(slot + 8 * ly.S_NEXT)
     poke64(block + 8 * ly.B_INCOMING, 0)
     return 0
@@ -335,9 +335,9 @@ def link(s: State, block: int) -> int:
         return 0  # the loop looks at each
     if peek64(block + 8 * ly.B_PAGE2) != NO_PAGE:
         if translator.room(s):  # its second page may be mapped elsewhere by then: always through the jump cache
-            poke64(slot + 8 * ly.S_TARGET, translator.goto_stub(s, peek64(block + 8 * ly.B_RIP)))
+            translator.aim(s, slot, translator.goto_stub(s, peek64(block + 8 * ly.B_RIP)))
         return 0
-    poke64(slot + 8 * ly.S_TARGET, peek64(block + 8 * ly.B_CODE))
+    translator.aim(s, slot, peek64(block + 8 * ly.B_CODE))
     poke64(slot + 8 * ly.S_NEXT, peek64(block + 8 * ly.B_INCOMING))
     poke64(block + 8 * ly.B_INCOMING, slot)
     s[ly.STAT_CHAINS] += 1

@@ -86,7 +86,8 @@ JUMP_LOG = 2 * JUMP_CACHE_SIZE * 16  # offset of two lists, of the addresses of 
 JUMP_CACHE_BYTES = JUMP_LOG + 2 * JUMP_CACHE_SIZE * 8
 
 # ---- a chain slot: where a block's exit goes -------------------------------------------------------------------------
-S_TARGET, S_UNLINKED, S_NEXT, S_RIP, S_BLOCK = range(5)
-S_WORDS = 5
+# Its sites are where jumps with 32-bit displacements to the target are, in the executable view: two, or one and 0.
+S_TARGET, S_UNLINKED, S_NEXT, S_RIP, S_BLOCK, S_SITE, S_SITE2 = range(7)
+S_WORDS = 7
 
 COUNT_SHIFT = 32  # in a record's PACKED word: instructions of its block (8 bits)

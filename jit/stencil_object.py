@@ -22,9 +22,10 @@ HOLES = (
     "reg", "rm", "op", "base", "index", "segment", "disp", "imm", "imm32", "imm64", "disp64", "rip", "next",
     "count", "record", "resume", "tlb", "tlb_write", "tlb_addend", "slot", "slot_next",
     "slow", "cont", "exec", "leave", "unlinked", "proceed", "constants", "vvvv", "extent", "kept",
+    "taken", "following",
 )  # fmt: skip
 HOLE = {name: number for number, name in enumerate(HOLES)}
-CODE_HOLES = ("slow", "cont", "exec", "leave", "unlinked", "proceed")
+CODE_HOLES = ("slow", "cont", "exec", "leave", "unlinked", "proceed", "taken", "following")
 # Ranges of values, which decide the encoding: offsets and 32-bit values, signed 32 bits, anything.
 # Numbers far above those that llvmlite gives its own metadata (branch weights).
 _UNSIGNED32, _UNSIGNED31, _SIGNED32, _ANY = "!900000", "!900001", "!900002", "!900003"
@@ -100,6 +101,7 @@ def finish(text: str) -> str:
 
 Relocations = list[tuple[int, int, int, int]]
 ALIGNMENT = 64
+SITES = 2  # of jumps to one target
 LONGEST = 640  # bytes of code; 64 such in a block, with their stubs, stay within translator.MARGIN
 
 
@@ -155,12 +157,14 @@ def pool(parsed: elf.Object) -> tuple[bytes, dict[int, int]]:
 
 
 def cut(code: bytes, relocations: Relocations) -> tuple[bytes, Relocations] | None:
-    """Strip the final `jmp cont`, or leave the one that jumps over what LLVM put last; None if there are several, or if
-    the code is so long that copying it would be a waste."""
+    """Strip the final `jmp cont`, or leave the one that jumps over what LLVM put last; None if there are several, or
+    more jumps to a chain slot's target than the slot can know, or if the code is so long that copying it would be a
+    waste."""
     last = len(code) - 4
     final = (last, elf.R_PLT32, HOLE["cont"], -4)
     jumps = sum(number == HOLE["cont"] for _, _, number, _ in relocations)
-    if jumps > 1 or len(code) > LONGEST:
+    chained = (sum(number == HOLE[name] for _, _, number, _ in relocations) for name in ("taken", "following"))
+    if jumps > 1 or max(chained) > SITES or len(code) > LONGEST:
         return None
     if final in relocations and code[last - 1] == 0xE9:
         relocations.remove(final)

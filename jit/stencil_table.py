@@ -13,6 +13,8 @@ from __future__ import annotations
 import struct
 
 from pyemu.cpu.ops import Form
+from pyemu.cpu.state import JIT, JIT_WORDS
+from pyemu.jit.layout import HOLE_VALUES
 from pyemu.jit.stencil_build import shorter
 from pyemu.jit.stencil_object import ALIGNMENT, HOLE, Stencil
 from pyemu.jit.stencils import FLAT, HELPERS
@@ -37,7 +39,9 @@ E32 = _NUMBER["ea32_base"] - E_BASE  # from each of these to the one for 32-bit 
     H_REG, H_RM, H_OP, H_BASE, H_INDEX, H_SEGMENT, H_DISP, H_IMM, H_IMM32, H_IMM64, H_DISP64, H_RIP, H_NEXT,
     H_COUNT, H_RECORD, H_RESUME, H_TLB, H_TLB_WRITE, H_TLB_ADDEND, H_SLOT, H_SLOT_NEXT, H_SLOW, H_CONT, H_EXEC, H_LEAVE,
     H_UNLINKED, H_PROCEED, H_CONSTANTS, H_VVVV, H_EXTENT, H_KEPT,
+    H_TAKEN, H_FOLLOWING,
 ) = HOLE.values()  # fmt: skip
+assert HOLE_VALUES + len(HOLE) <= JIT + JIT_WORDS
 
 # Facts about a form.
 WRITES_FLAGS = 1  # all six

@@ -341,12 +341,6 @@ class StencilEmitter(Emitter):
         # that keeps it from making a branch to this call one conditional jump.
         tail_call(self.b, target, [self.s, self.tmp, self.a, self.c])
 
-    def go_slot(self, name: str) -> None:
-        """Jump through a chain slot."""
-        b = self.b
-        target = b.load(b.inttoptr(self.hole(name), PTR), typ=I64)
-        self._tail(b.inttoptr(target, STENCIL_TYPE.as_pointer()))
-
     def build(self) -> ir.Function:
         """Emit the stencil; NoStencilError leaves the module with an unfinished function that the caller drops."""
         self.run()
@@ -363,15 +357,15 @@ class StencilEmitter(Emitter):
     def _finish_relative(self, condition: Value) -> None:
         known = self._known(condition.payload)
         if known:
-            self.go_slot("slot")
+            self.go("taken")
             return
         b = self.b
         taken, following = self.fn.append_basic_block("taken"), self.fn.append_basic_block("following")
         b.cbranch(condition.payload, taken, following)
         b.position_at_end(taken)
-        self.go_slot("slot")
+        self.go("taken")
         b.position_at_end(following)
-        self.go_slot("slot_next")
+        self.go("following")
 
 
 class FlatEmitter(StencilEmitter):
@@ -554,7 +548,7 @@ HELPERS: dict[str, Callable[[Helper], None]] = {
     "ea32_segment": _segment32,
     "exec": lambda e: _with(e, "exec", "record", "resume"),
     "unlinked": lambda e: _with(e, "unlinked", "slot"),
-    "chain": lambda e: e.go_slot("slot"),
+    "chain": lambda e: e.go("taken"),
     "goto": _goto,
     "goto32": _goto32,
     "stop": _stop,

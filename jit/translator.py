@@ -44,6 +44,7 @@ from pyemu.jit.stencil_table import (
     H_DISP64,
     H_EXEC,
     H_EXTENT,
+    H_FOLLOWING,
     H_IMM,
     H_IMM32,
     H_IMM64,
@@ -62,6 +63,7 @@ from pyemu.jit.stencil_table import (
     H_SLOT,
     H_SLOT_NEXT,
     H_SLOW,
+    H_TAKEN,
     H_TLB,
     H_TLB_ADDEND,
     H_TLB_WRITE,
@@ -110,7 +112,10 @@ def paste(s: State, stencil: int, at: int) -> int:
     for _ in range(peek32(entry + 12)):
         offset = peek32(relocation)
         kind = peek16(relocation + 4)
-        value = s[ly.HOLE_VALUES + peek16(relocation + 6)] + peek64(relocation + 8)
+        number = peek16(relocation + 6)
+        value = s[ly.HOLE_VALUES + number] + peek64(relocation + 8)
+        if number >= H_TAKEN:
+            note_site(s, number, at + offset)
         if kind == R_32S or kind == R_32:
             poke32(write + offset, value)
         elif kind == R_64:
@@ -119,6 +124,23 @@ def paste(s: State, stencil: int, at: int) -> int:
             poke32(write + offset, value - (at + offset))
         relocation = relocation + RELOCATION_SIZE
     return at + length
+
+
+def note_site(s: State, number: int, site: int) -> int:
+    """A chain slot's jump is here."""
+    slot = s[ly.HOLE_VALUES + (H_SLOT if number == H_TAKEN else H_SLOT_NEXT)]
+    free = ly.S_SITE if peek64(slot + 8 * ly.S_SITE) == 0 else ly.S_SITE2
+    return poke64(slot + 8 * free, site)
+
+
+def aim(s: State, slot: int, target: int) -> int:
+    """Let a chain slot's jumps lead to a host address from now on."""
+    poke64(slot + 8 * ly.S_TARGET, target)
+    for k in range(2):
+        site = peek64(slot + 8 * (ly.S_SITE + k))
+        if site != 0:
+            poke32(site - s[ly.CODE] + s[ly.CODE_WRITE], target - (site + 4))
+    return 0
 
 
 def cold(s: State, stencil: int) -> int:
@@ -219,6 +241,8 @@ def make_slot(s: State, block: int, target: int) -> int:
     poke64(slot + 8 * ly.S_NEXT, 0)
     poke64(slot + 8 * ly.S_RIP, target)
     poke64(slot + 8 * ly.S_BLOCK, block)
+    poke64(slot + 8 * ly.S_SITE, 0)
+    poke64(slot + 8 * ly.S_SITE2, 0)
     hole(s, H_SLOT, slot)
     same_page = (target ^ peek64(block + 8 * ly.B_RIP)) >> 12 == 0
     stub = cold(s, UNLINKED) if same_page else goto_stub(s, target)
@@ -291,8 +315,11 @@ def instruction(s: State, block: int, record: int, dead: int, at: int) -> int:
             return execute(s, at)
         taken = make_slot(s, block, target)
         if info & JUMP == 0:
-            hole(s, H_SLOT_NEXT, make_slot(s, block, following))
+            not_taken = make_slot(s, block, following)
+            hole(s, H_SLOT_NEXT, not_taken)
+            hole(s, H_FOLLOWING, peek64(not_taken + 8 * ly.S_TARGET))
         hole(s, H_SLOT, taken)
+        hole(s, H_TAKEN, peek64(taken + 8 * ly.S_TARGET))
     offset = address_stencil(s, record, info) if info & MEMORY else 0
     segment = segment_stencil(s, record, info) if info & MEMORY else 0
     if info & MAY_EXIT:
@@ -316,7 +343,8 @@ def finish(s: State, block: int, record: int, at: int) -> int:
     if s[MODE] & (md.CODE64 | md.FLAT) == 0 or jumps_inline(s, following) == 0:
         return paste(s, STOP, at)
     if (following ^ peek64(block + 8 * ly.B_RIP)) >> 12 == 0:
-        hole(s, H_SLOT, make_slot(s, block, following))
+        slot = make_slot(s, block, following)
+        hole(s, H_TAKEN, peek64(slot + 8 * ly.S_TARGET))
         return paste(s, CHAIN, at)
     return paste(s, GOTO if s[MODE] & md.CODE64 else GOTO32, at)
 
