@@ -76,6 +76,7 @@ class StencilEmitter(Emitter):
         self.relative: Value | None = None  # condition of a relative jump
         self.stored = self.floats = False
         self.ordered = True  # loads of guest registers are
+        self.loaded: dict[tuple[int | str, int], ir.Value] = {}
         self.checked: dict[tuple[ir.Value, int, bool], ir.Value] = {}
         self.wide = False  # something in it holds in 64-bit mode only
         self.address_sized = False  # it depends on the address size
@@ -120,25 +121,29 @@ class StencilEmitter(Emitter):
         if self.dead_flags and index in (CC_DST, CC_SRC) and "r" not in self.form.row.flags:
             return self.const(0, 64)  # read only to be kept; LLVM doesn't leave ordered loads out
         if index <= CC_SRC:  # GPR, CC_DST, CC_SRC
-            return self._load_word(lambda: self._word_pointer(index), width)
+            return self._load_word(lambda: self._word_pointer(index), width, index)
         return super().state(index, width)
 
     def next_rip(self) -> Value:
         self.wide = True
         return Value(self, self.hole("next"), 64)
 
-    def _load_word(self, pointer: Callable[[], ir.Value], width: int) -> Value:
-        """A register of the guest. Hosts forward what was stored there just before to a MOV sooner than to the operand
-        of another instruction (Zen 4: one cycle against eight). LLVM doesn't fold atomic loads. They come first: of
-        an access to memory, with nothing ordered inside, LLVM can make one instruction."""
+    def _load_word(self, pointer: Callable[[], ir.Value], width: int, what: int | str) -> Value:
+        """A register of the guest, named by `what`. Hosts forward what was stored there just before to a MOV sooner
+        than to the operand of another instruction (Zen 4: one cycle against eight). LLVM doesn't fold atomic loads, nor
+        does it see that two are the same. They come first: of an access to memory, with nothing ordered inside, LLVM
+        can make one instruction."""
         if width not in (8, 16, 32, 64) or not self.ordered:
             return self._load_bits(pointer(), width)
-        with self.b.goto_block(self.entry):
-            loaded = self.b.load_atomic(pointer(), "monotonic", width // 8, typ=ir.IntType(width))
-        return Value(self, loaded, width)
+        if (what, width) not in self.loaded:
+            with self.b.goto_block(self.entry):
+                loaded = self.b.load_atomic(pointer(), "monotonic", width // 8, typ=ir.IntType(width))
+            self.loaded[what, width] = loaded
+        return Value(self, self.loaded[what, width], width)
 
     def register(self, field: int, width: int) -> Value:
-        return self._load_word(lambda: self._at(self._NAMES[field]), width)
+        name = self._NAMES[field]
+        return self._load_word(lambda: self._at(name), width, name)
 
     def set_register(self, field: int, value: Value) -> None:
         self.writes.append(lambda: self.b.store(value.payload, self._at(self._NAMES[field]), align=1))
@@ -308,6 +313,8 @@ class StencilEmitter(Emitter):
     def bad_target(self, target: Value) -> Value:
         # with 57-bit addresses this sends some good ones to the handler, which knows the paging mode
         self.wide = True
+        if any(o.kind == "rel" for o in self.form.operands):
+            return self.const(0, 1)  # CALL: the translator has looked
         return (target.sar(47) + 1).ult(2).__invert__()
 
     def narrow_rip(self, target: Value) -> Value:
@@ -441,12 +448,12 @@ class Helper(StencilEmitter):
 
     def slot_value(self, name: str) -> ir.Value:
         """The State word at an offset hole."""
-        word: ir.Value = self._load_word(lambda: self._at(name), 64).payload
+        word: ir.Value = self._load_word(lambda: self._at(name), 64, name).payload
         return word
 
     def state_word(self, index: int) -> ir.Value:
         """A State word, also ICOUNT."""
-        word: ir.Value = self._load_word(lambda: self._word_pointer(index), 64).payload
+        word: ir.Value = self._load_word(lambda: self._word_pointer(index), 64, index).payload
         return word
 
     def set_tmp(self, value: ir.Value) -> None:
