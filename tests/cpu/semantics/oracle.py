@@ -113,7 +113,7 @@ class _Host:
     """Executable memory, and an aligned record beside it."""
 
     def __init__(self) -> None:
-        self.code = mmap.mmap(-1, 1 << 20, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+        self.code = mmap.mmap(-1, 1 << 22, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
         self.at = 0
         self.base = ctypes.addressof(ctypes.c_char.from_buffer(self.code))
         self.data = mmap.mmap(-1, 4096)
