@@ -110,7 +110,8 @@ _PREFACE = """Each row of the operand table (`cpu/semantics/`) with the judges o
 * **host**: the processor itself runs generated instances, with all of the user-visible state compared
   (`tests/differential/test_generated.py`; of those with VEX and EVEX others every day, all in its long run, and
   many in `tests/cpu/semantics/test_vectors_on_host.py`); FXSAVE and the XSAVE family with their whole areas
-  (`tests/differential/test_save_areas.py`), random numbers but for the bits themselves (`test_private_results.py`);
+  (`tests/differential/test_save_areas.py`), random numbers but for the bits themselves (`test_private_results.py`). A
+  processor judges what it has: Zen 4 all that is marked here, others what they share with it;
 * **KVM**: /dev/kvm runs generated instances at CPL 0 (`tests/differential/test_system_instructions.py`);
 * **QEMU**, **Bochs**, **Unicorn**: a guest or test that names the instruction runs there too (`tests/guests/topics/`,
   `tests/cpu/`).
