@@ -1,23 +1,21 @@
 """How fast a booted guest computes: the same commands typed at Linux's shell under pyemu and under QEMU's translator.
 
-    python benchmarks/programs.py [--runs 3] [--only gzip,awk] [--variant interp="-accel interp"]
+    python -m benchmarks.programs [--runs 3] [--only gzip,awk] [--variant interp="-accel interp"]
 
-Each run boots both and gives every command to each in turn, so that a change in the host's speed hits both. The table
+Each run boots one after the other and gives it all commands, so that a change in the host's speed hits both. The table
 has the medians in seconds, and pyemu's as a multiple of QEMU's. The programs are busybox's.
 """
 
 import argparse
 import shlex
+import shutil
 import statistics
 import sys
 import time
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from tests.linux_guests import images, initramfs, machines  # noqa: E402
-from tests.linux_guests.console import Console, ConsoleError  # noqa: E402
+from benchmarks.boot import table
+from tests.linux_guests import images, initramfs, machines
+from tests.linux_guests.console import Console, ConsoleError
 
 BOOT_SECONDS, COMMAND_SECONDS = 120.0, 120.0
 SETUP = (
@@ -64,28 +62,33 @@ def main() -> int:
     names = arguments.only.split(",")
     if unknown := [name for name in names if name not in COMMANDS]:
         parser.error(f"no command {unknown[0]!r}: there are {', '.join(COMMANDS)}")
-    guests = images.obtain()
-    variants = [("pyemu", ""), *(variant.split("=", 1) for variant in arguments.variant)]
-    commands = {
-        name: machines.command(machines.PYEMU, guests.cloud, guests.initrd, extra=shlex.split(options))
-        for name, options in variants
-    }
-    commands["qemu"] = machines.command(machines.QEMU, guests.cloud, guests.initrd)
-    found: dict[str, list[dict[str, float]]] = {side: [] for side in commands}
+    if arguments.runs < 1:
+        parser.error("--runs must be at least 1")
+    if wrong := [variant for variant in arguments.variant if variant.find("=") < 1]:
+        parser.error(f"--variant {wrong[0]}: not of the form NAME=OPTIONS")
+    if not shutil.which(machines.QEMU[0]):
+        parser.error(f"{machines.QEMU[0]} not found (on Debian: apt install qemu-system-x86)")
     try:
+        guests = images.obtain()
+        commands = {
+            name: machines.command(machines.PYEMU, guests.cloud, guests.initrd, extra=shlex.split(options))
+            for name, _, options in (variant.partition("=") for variant in ("pyemu=", *arguments.variant))
+        }
+        commands["qemu"] = machines.command(machines.QEMU, guests.cloud, guests.initrd)
+        found: dict[str, list[dict[str, float]]] = {side: [] for side in commands}
         for _ in range(arguments.runs):
             for side, command in commands.items():
                 found[side].append(measure(command, names))
-    except ConsoleError as error:
+    except (images.GuestsMissing, ConsoleError) as error:
         print(f"programs.py: {error}", file=sys.stderr)
         return 1
     others = [side for side in commands if side != "qemu"]
-    columns = [f"{side:>10}" for side in commands] + [f"{side + '/qemu':>14}" for side in others]
-    print(f"{'seconds':14}" + "".join(columns))
+    rows = [["seconds", *commands, *(f"{side}/qemu" for side in others)]]
     for name in names:
         medians = {side: statistics.median(run[name] for run in runs) for side, runs in found.items()}
-        ratios = "".join(f"{medians[side] / medians['qemu']:14.2f}" for side in others)
-        print(f"{name:14}" + "".join(f"{seconds:10.3f}" for seconds in medians.values()) + ratios)
+        ratios = [f"{medians[side] / medians['qemu']:.2f}" for side in others]
+        rows.append([name, *(f"{seconds:.3f}" for seconds in medians.values()), *ratios])
+    print(table(rows))
     return 0
 
 

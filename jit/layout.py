@@ -86,8 +86,9 @@ JUMP_LOG = 2 * JUMP_CACHE_SIZE * 16  # offset of two lists, of the addresses of 
 JUMP_CACHE_BYTES = JUMP_LOG + 2 * JUMP_CACHE_SIZE * 8
 
 # ---- a chain slot: where a block's exit goes -------------------------------------------------------------------------
-# Its sites are where jumps with 32-bit displacements to the target are, in the executable view: two, or one and 0.
-S_TARGET, S_UNLINKED, S_NEXT, S_RIP, S_BLOCK, S_SITE, S_SITE2 = range(7)
-S_WORDS = 7
+# Its sites are where jumps with 32-bit displacements to the target are, in the executable view; 0 for none.
+S_TARGET, S_UNLINKED, S_NEXT, S_RIP, S_BLOCK, S_SITE = range(6)
+SITES = 2  # words from S_SITE on
+S_WORDS = S_SITE + SITES
 
 COUNT_SHIFT = 32  # in a record's PACKED word: instructions of its block (8 bits)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import llvmlite.ir as ir
 
 from pyemu.jit import elf
+from pyemu.jit.layout import SITES
 from pyemu.jit.subset import I8, I64, PTR, VOID, ModuleCompiler
 from pyemu.jit.target import compile_ir
 
@@ -101,7 +102,6 @@ def finish(text: str) -> str:
 
 Relocations = list[tuple[int, int, int, int]]
 ALIGNMENT = 64
-SITES = 2  # of jumps to one target
 LONGEST = 640  # bytes of code; 64 such in a block, with their stubs, stay within translator.MARGIN
 
 

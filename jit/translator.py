@@ -129,14 +129,16 @@ def paste(s: State, stencil: int, at: int) -> int:
 def note_site(s: State, number: int, site: int) -> int:
     """A chain slot's jump is here."""
     slot = s[ly.HOLE_VALUES + (H_SLOT if number == H_TAKEN else H_SLOT_NEXT)]
-    free = ly.S_SITE if peek64(slot + 8 * ly.S_SITE) == 0 else ly.S_SITE2
-    return poke64(slot + 8 * free, site)
+    at = slot + 8 * ly.S_SITE
+    while peek64(at) != 0:
+        at = at + 8
+    return poke64(at, site)
 
 
 def aim(s: State, slot: int, target: int) -> int:
     """Let a chain slot's jumps lead to a host address from now on."""
     poke64(slot + 8 * ly.S_TARGET, target)
-    for k in range(2):
+    for k in range(ly.SITES):
         site = peek64(slot + 8 * (ly.S_SITE + k))
         if site != 0:
             poke32(site - s[ly.CODE] + s[ly.CODE_WRITE], target - (site + 4))
@@ -241,8 +243,8 @@ def make_slot(s: State, block: int, target: int) -> int:
     poke64(slot + 8 * ly.S_NEXT, 0)
     poke64(slot + 8 * ly.S_RIP, target)
     poke64(slot + 8 * ly.S_BLOCK, block)
-    poke64(slot + 8 * ly.S_SITE, 0)
-    poke64(slot + 8 * ly.S_SITE2, 0)
+    for k in range(ly.SITES):
+        poke64(slot + 8 * (ly.S_SITE + k), 0)
     hole(s, H_SLOT, slot)
     same_page = (target ^ peek64(block + 8 * ly.B_RIP)) >> 12 == 0
     stub = cold(s, UNLINKED) if same_page else goto_stub(s, target)

@@ -15,7 +15,7 @@ import select
 import struct
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -49,19 +49,16 @@ def _plain(name: str) -> str:
     return name.replace("_", "").replace("-", "").replace(".", "")
 
 
+@cache
 def executes(feature: str) -> bool:
     """Does this host's processor have CPU features, with QEMU's names and between blanks?"""
     return {_plain(name) for name in feature.split()} <= {_plain(name) for name in features()} | {"lzcnt"}
 
 
+@cache
 def vector_bytes() -> int:
     """How much of a vector register the host's processor has."""
     return 64 if executes("avx512f") else 32 if executes("avx") else 16
-
-
-def lacks(names: Iterable[str]) -> set[str]:
-    """Those CPU features, with QEMU's names, that this host's processor hasn't."""
-    return {name for name in names if not executes(name)}
 
 
 @cache

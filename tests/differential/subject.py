@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import struct
 from collections.abc import Sequence
+from functools import cache
 
 from pyemu.cpu import mode, physical, reset, segments, tlb
 from pyemu.cpu.cpuid import configure
@@ -52,7 +53,7 @@ from tests.differential import case as c
 from tests.differential import driver
 from tests.differential.batch import Batch, Records
 from tests.differential.case import Case
-from tests.differential.host import lacks, readable_only, vector_bytes
+from tests.differential.host import executes, readable_only, vector_bytes
 
 # ---- guest physical memory ----
 RAM = 0x200000
@@ -69,6 +70,13 @@ _GDT_ENTRIES = {
 }  # fmt: skip
 _UNUSABLE = 1 << 16
 LIMIT = 20_000  # instructions, REP iterations included, that a case may take
+
+
+@cache
+def announced() -> frozenset[str]:
+    """All CPU features that are known but what the host can't judge; the addresses are the host's, of 48 bits."""
+    needed = {name for form in forms() for name in form.feature.split()}
+    return frozenset(FEATURES) - {"la57"} - {name for name in needed if not executes(name)}
 
 
 def xcr0() -> int:
@@ -88,8 +96,7 @@ class Subject:
         s.host = machine or NoDevices()
         s[RANGE_COUNT] = 1
         s[RANGES], s[RANGES + 1], s[RANGES + 2] = 0, RAM, physical.RAM
-        # All that are known but what the host can't judge; the addresses are the host's, of 48 bits.
-        configure(s, None, set(FEATURES) - {"la57"} - lacks(name for form in forms() for name in form.feature.split()))
+        configure(s, None, announced())
         reset.reset(s)
         self._tables()
         s[GDT_BASE], s[GDT_LIMIT], s[IDT_BASE], s[IDT_LIMIT] = _KERNEL + _GDT, 0x7F, _KERNEL + _IDT, 0xFFF
